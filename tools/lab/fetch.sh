@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: GPL-2.0
+# fetch: Debian packages from the system's own registry, unpacked into the cache.
+# Nothing here changes the system: apt runs with its own state directory, and a
+# package is unpacked (dpkg -x), never installed.
+
+# What the hosts need to find in the root file system that they share.
+LAB_SYSTEM_PACKAGES=(qemu-system-x86 iproute2 kmod socat tcpdump busybox-static
+	procps iputils-ping cpio gzip xz-utils util-linux gcc libc6-dev make)
+
+# install_missing PACKAGE...: the only place where the system gains packages.
+install_missing() {
+	local p missing=()
+
+	for p in "$@"; do
+		[[ $(dpkg-query -W -f='${db:Status-Status}' "$p" 2>/dev/null) == installed ]] ||
+			missing+=("$p")
+	done
+	((${#missing[@]})) || return 0
+	[[ $(id -u) == 0 ]] ||
+		die "these packages are missing: ${missing[*]}; install them or run this as root"
+	say "installing ${missing[*]}"
+	[[ $(apt-cache policy "${missing[0]}") == *http* ]] || apt-get -qq update ||
+		die "apt-get update failed; check this machine's package sources"
+	DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install \
+		"${missing[@]}" </dev/null >"$CACHE/install.log" 2>&1 ||
+		die "apt-get could not install ${missing[*]}; see $CACHE/install.log"
+}
+
+# debian_sources: the system's own Debian sources, "URI SUITE" a line.
+debian_sources() {
+	local list
+
+	list=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE)' \
+		'Created-By: Packages' 'Component: main' 'Origin: Debian')
+	if [[ -z $list ]]; then
+		apt-get -qq update >&2 || die "apt-get update failed; check this machine's package sources"
+		list=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE)' \
+			'Created-By: Packages' 'Component: main' 'Origin: Debian')
+	fi
+	sort -u <<<"$list"
+}
+
+# private_apt SUITE: makes (once) an apt configuration of our own which knows
+# the system's Debian sources and SUITE as well; prints its path.
+private_apt() {
+	local suite=$1 dir=$CACHE/apt/$1 uri name option=
+	local keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+
+	if [[ ! -e $dir/ready ]]; then
+		rm -rf "$dir"
+		mkdir -p "$dir"/{lists/partial,cache/archives/partial}
+		[[ ! -e $keyring ]] || option="[signed-by=$keyring] "
+		while read -r uri name; do
+			echo "deb $option$uri $name main"
+			[[ $name != "${suite%%-*}" ]] || echo "deb $option$uri $suite main"
+		done < <(debian_sources) >"$dir/sources.list"
+		sort -u -o "$dir/sources.list" "$dir/sources.list"
+		grep -q " $suite main$" "$dir/sources.list" ||
+			die "no Debian source for ${suite%%-*} is set up in apt, so $suite cannot be fetched"
+		cat >"$dir/apt.conf" <<-CONF
+			Dir::State "$dir";
+			Dir::State::lists "$dir/lists";
+			Dir::State::status "/var/lib/dpkg/status";
+			Dir::Cache "$dir/cache";
+			Dir::Etc::sourcelist "$dir/sources.list";
+			Dir::Etc::sourceparts "/dev/null";
+			Dir::Etc::preferences "/dev/null";
+			Dir::Etc::preferencesparts "/dev/null";
+			APT::Sandbox::User "root";
+			APT::Get::List-Cleanup "false";
+			Acquire::Languages "none";
+		CONF
+		APT_CONFIG=$dir/apt.conf apt-get -qq update >"$dir/update.log" 2>&1 ||
+			die "apt could not read the package list of $suite; see $dir/update.log"
+		touch "$dir/ready"
+	fi
+	echo "$dir/apt.conf"
+}
+
+# target SUITE: the option that prefers SUITE; the plain release and its security
+# updates are what apt takes by itself.
+target() {
+	[[ $1 != *-* ]] || echo "-t $1"
+}
+
+# unpack_packages SUITE DEST PACKAGE[=VERSION]...: downloads the packages and
+# unpacks them together into DEST, which appears whole or not at all.
+unpack_packages() {
+	local suite=$1 dest=$2 conf tmp deb
+
+	shift 2
+	conf=$(private_apt "$suite")
+	tmp=$(mktemp -d "$CACHE/tmp.XXXXXX")
+	if ! (cd "$tmp" && APT_CONFIG=$conf apt-get -qq download "$@") >"$tmp/log" 2>&1; then
+		# A package list that has aged names files that are gone: read it anew.
+		APT_CONFIG=$conf apt-get -qq update >>"$tmp/log" 2>&1 || true
+		(cd "$tmp" && APT_CONFIG=$conf apt-get -qq download "$@") >>"$tmp/log" 2>&1 || {
+			cat "$tmp/log" >&2
+			rm -rf "$tmp"
+			die "apt could not download $*"
+		}
+	fi
+	mkdir "$tmp/root"
+	for deb in "$tmp"/*.deb; do
+		dpkg -x "$deb" "$tmp/root" || die "$deb could not be unpacked"
+	done
+	mkdir -p "${dest%/*}"
+	rm -rf "$dest"
+	mv -T "$tmp/root" "$dest"
+	rm -rf "$tmp"
+}
+
+# with_missing_libraries SUITE PACKAGE: prints PACKAGE and everything it depends
+# on that this machine has not got, as NAME=VERSION, one a line.
+with_missing_libraries() {
+	local conf
+
+	conf=$(private_apt "$1")
+	APT_CONFIG=$conf apt-get -s $(target "$1") --no-install-recommends install "$2" 2>/dev/null |
+		awk '$1 == "Inst" { v = $3; if (v ~ /^\[/) v = $4; sub(/^\(/, "", v); print $2 "=" v }'
+}
+
+# locked ITEM FUNCTION ARGS...: runs FUNCTION unless ITEM is stamped; one process
+# at a time for each item.
+locked() {
+	local item=$1 stamp=$CACHE/stamps/$1
+
+	shift
+	[[ ! -e $stamp ]] || return 0
+	mkdir -p "$CACHE/stamps"
+	(
+		flock 9
+		[[ ! -e $stamp ]] || exit 0
+		say "fetching $item"
+		"$@"
+		touch "$stamp"
+	) 9>"$stamp.lock"
+}
+
+fetch_emulator() {
+	local list
+
+	mapfile -t list < <(with_missing_libraries bookworm-backports qemu-system-x86)
+	((${#list[@]})) || die "apt finds no qemu-system-x86 in bookworm-backports"
+	unpack_packages bookworm-backports "$CACHE/emulator" "${list[@]}"
+}
+
+# kernel_suite SERIES: the suite whose linux-image-amd64 is of that series.
+kernel_suite() {
+	case $1 in
+	6.1) echo bookworm ;;
+	6.12) echo bookworm-backports ;;
+	*) die "kernel $1 is not known to the lab; it knows 6.1 and 6.12" ;;
+	esac
+}
+
+# fetch_kernel SERIES: image, modules and headers into $CACHE/kernel-SERIES.
+fetch_kernel() {
+	local series=$1 suite conf dest image release headers common kbuild arch
+
+	suite=$(kernel_suite "$series")
+	dest=$CACHE/kernel-$series
+	conf=$(private_apt "$suite")
+	image=$(APT_CONFIG=$conf apt-cache $(target "$suite") show --no-all-versions linux-image-amd64 \
+		2>/dev/null | sed -n 's/^Depends:.*\(linux-image-[^ ,]*\).*/\1/p')
+	[[ -n $image ]] || die "apt finds no linux-image-amd64 in $suite"
+	release=${image#linux-image-}
+	[[ $release == "$series".* ]] || die "linux-image-amd64 of $suite is $release, not $series"
+	headers=linux-headers-$release
+	common=linux-headers-${release%-amd64}-common
+	kbuild=$(APT_CONFIG=$conf apt-cache $(target "$suite") show --no-all-versions "$headers" \
+		2>/dev/null | sed -n 's/^Depends:.*\(linux-kbuild-[^ ,]*\).*/\1/p')
+	unpack_packages "$suite" "$dest.new" "$image" "$headers" "$common" "$kbuild"
+
+	# Debian's headers name each other by absolute path: make them name our copy.
+	arch=$dest.new/usr/src/$headers
+	sed -i "s|/usr/src/|$dest/usr/src/|g" "$arch/Makefile"
+	[[ ! -e $arch/.kernelvariables ]] || sed -i "s|/usr/src/|$dest/usr/src/|g" "$arch/.kernelvariables"
+	local d
+	for d in "$arch" "$dest.new/usr/src/$common"; do
+		for l in scripts tools; do
+			[[ -L $d/$l ]] || continue
+			ln -sfn "$dest/usr/lib/$kbuild/$l" "$d/$l"
+		done
+	done
+	mkdir -p "$dest.new/lib/modules/$release"
+	ln -sfn "$dest/usr/src/$headers" "$dest.new/lib/modules/$release/build"
+	ln -sfn "$dest/usr/src/$common" "$dest.new/lib/modules/$release/source"
+	depmod -b "$dest.new" "$release"
+	echo "$release" >"$dest.new/release"
+	rm -rf "$dest"
+	mv -T "$dest.new" "$dest"
+}

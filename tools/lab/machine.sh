@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: GPL-2.0
+# machine: one lab host: its files, its emulator process, its end.
+#
+# $RUN/NAME/ holds: host.conf and links.conf (what the host's init reads), pid, console.log,
+# port (where its courier is reached on the loopback), qmp.sock.
+
+CFLAGS=(-std=gnu11 -D_GNU_SOURCE -O2 -static -Wall -Wextra -Werror)
+READY_SECONDS=120
+POWER_CUT_MS=5000
+
+host_dir() {
+	[[ $1 =~ ^[a-z][a-z0-9-]*$ ]] || usage_error "'$1' is no name for a host (a-z, 0-9, -)"
+	echo "$RUN/$1"
+}
+
+# host_pid NAME: the emulator's pid if this host runs; the command line is
+# compared too, because a pid may have been given to someone else since.
+host_pid() {
+	local dir pid
+
+	dir=$(host_dir "$1")
+	pid=$(cat "$dir/pid" 2>/dev/null) || return 1
+	grep -qzxF "lab-$LAB-$1" "/proc/$pid/cmdline" 2>/dev/null || return 1
+	echo "$pid"
+}
+
+need_host() {
+	host_pid "$1" >/dev/null || die "host $1 is not running; start it with 'lab up $1'"
+}
+
+# init_key: changes with everything that the hosts' initramfs is made of.
+init_key() {
+	(cd "$LAB_DIR" && echo "$KERNEL" "${CFLAGS[@]}" &&
+		cat "$CACHE/kernel-$KERNEL/release" ./*.c ./*.h host-init initramfs-init lab-power machine.sh) |
+		sha256sum | cut -c1-16
+}
+
+# pack DIR OUT: DIR as an initramfs.
+pack() {
+	(cd "$1" && find . -mindepth 1 | cpio -o -H newc --quiet) | gzip -1 >"$2"
+}
+
+# put_modules SERIES DIR MODULE...: copies modules and what they need into
+# DIR/modules, and writes the order to load them in.
+put_modules() {
+	local root=$CACHE/kernel-$1 dir=$2 release file
+
+	shift 2
+	release=$(<"$root/release")
+	mkdir -p "$dir/modules"
+	modprobe -d "$root" -S "$release" --show-depends -a "$@" |
+		awk '$1 == "insmod" && !seen[$2]++ { print $2 }' |
+		while read -r file; do
+			case $file in
+			*.xz) xz -dc "$file" >"$dir/modules/$(basename "$file" .xz)" ;;
+			*) cp "$file" "$dir/modules/" ;;
+			esac
+			basename "$file" .xz
+		done >"$dir/modules/order"
+}
+
+# build_init KEY: the courier, the power cut and the hosts' initramfs.
+build_init() {
+	local tmp dest=$CACHE/init-$1
+
+	tmp=$(mktemp -d "$CACHE/tmp.XXXXXX")
+	mkdir -p "$tmp"/root/{bin,proc,sys,dev,lower,memory,root}
+	gcc "${CFLAGS[@]}" -o "$tmp/courier" "$LAB_DIR"/courier.c "$LAB_DIR"/courier_host.c
+	gcc "${CFLAGS[@]}" -o "$tmp/powercut" "$LAB_DIR"/powercut.c
+	put_modules "$KERNEL" "$tmp/root" virtio_pci 9p 9pnet_virtio overlay
+	cp "$(command -v busybox)" "$tmp/root/bin/busybox"
+	cp "$tmp/courier" "$LAB_DIR/host-init" "$LAB_DIR/lab-power" "$tmp/root/"
+	cp "$LAB_DIR/initramfs-init" "$tmp/root/init"
+	pack "$tmp/root" "$tmp/initramfs"
+	rm -rf "$tmp/root" "$dest"
+	mv -T "$tmp" "$dest"
+}
+
+# topology NAME: sets LINKS (name=hardware address), NETWORK (what brings them
+# up) and WIRES (netdev options) for a host.
+topology() {
+	LINKS=(mgmt0=52:54:00:00:00:0f)
+	NETWORK=("ip addr add 10.0.2.15/24 dev mgmt0" "ip link set mgmt0 up")
+	WIRES=()
+	case $1 in
+	a | b)
+		local n=1 role=server=on
+		[[ $1 == a ]] || n=2 role=server=off,reconnect-ms=200
+		LINKS+=("repl0=52:54:00:77:00:0$n" "guest0=52:54:00:78:01:0$n")
+		WIRES+=("repl0,$role,addr.type=unix,addr.path=$RUN/repl.sock"
+			"guest0,server=off,reconnect-ms=200,addr.type=unix,addr.path=$RUN/guest-$1.sock")
+		NETWORK+=("ip addr add 10.77.0.$n/24 dev repl0" "ip link set repl0 up"
+			"ip link add br0 type bridge stp_state 0 forward_delay 0"
+			"ip link set guest0 master br0" "ip link set guest0 up" "ip link set br0 up")
+		;;
+	client)
+		LINKS+=("a0=52:54:00:78:02:01" "b0=52:54:00:78:02:02")
+		WIRES+=("a0,server=on,addr.type=unix,addr.path=$RUN/guest-a.sock"
+			"b0,server=on,addr.type=unix,addr.path=$RUN/guest-b.sock")
+		NETWORK+=("ip link add br0 type bridge stp_state 0 forward_delay 0"
+			"ip link set a0 master br0" "ip link set b0 master br0"
+			"ip link set a0 up" "ip link set b0 up"
+			"ip addr add 10.78.0.1/24 dev br0" "ip link set br0 up")
+		;;
+	esac
+}
+
+cmd_up() {
+	local name=${1:-} smp= mem= append= share=$REPO dir
+
+	[[ $name && $name != -* ]] || usage_error "up: which host?"
+	shift
+	while (($#)); do
+		case $1 in
+		--kernel) KERNEL=${2:?--kernel wants a series}; shift ;;
+		--smp) smp=${2:?--smp wants a number}; shift ;;
+		--mem) mem=${2:?--mem wants a size}; shift ;;
+		--append) append=${2?--append wants kernel options}; shift ;;
+		--share) share=$(realpath "${2:?--share wants a directory}"); shift ;;
+		*) usage_error "up: unknown argument $1" ;;
+		esac
+		shift
+	done
+	dir=$(host_dir "$name")
+	! host_pid "$name" >/dev/null || die "host $name is running already"
+	[[ "$share$CACHE" != *[[:space:]]* ]] || die "the lab needs paths without blanks: $share, $CACHE"
+	[[ -d $share ]] || die "$share is not a directory"
+	prepare
+	boot "$name" "${smp:-$(default_smp "$name")}" "${mem:-$(default_mem "$name")}" "$append" "$share"
+}
+
+default_smp() {
+	[[ $1 == client ]] && echo 1 || echo 2
+}
+
+default_mem() {
+	case $1 in
+	client) echo 512M ;;
+	a | b) echo 3G ;;
+	*) echo 2G ;;
+	esac
+}
+
+# accelerator: how the lab's emulator runs a host.
+accelerator() {
+	echo "-accel tcg,thread=multi -cpu max,+svm,+npt"
+}
+
+boot() {
+	local name=$1 smp=$2 mem=$3 append=$4 share=$5
+	local dir init began wire link args=() i=0
+
+	dir=$(host_dir "$name")
+	init=$CACHE/init-$(init_key)
+	rm -rf "$dir"
+	mkdir -p "$dir"
+	((${#dir} < 90)) || die "the path $dir is too long for a unix socket; set VMREPL_CACHE to a shorter one"
+	topology "$name"
+	printf '%s=%q\n' NAME "$name" CACHE "$CACHE" KERNEL "$KERNEL" SHARE "$share" \
+		>"$dir/host.conf"
+	printf '%s=(%s)\n' LINKS "$(printf '%q ' "${LINKS[@]}")" NETWORK "$(printf '%q ' "${NETWORK[@]}")" \
+		>"$dir/links.conf"
+
+	args+=(-netdev "user,id=mgmt0,restrict=on,hostfwd=tcp:127.0.0.1:0-:1,guestfwd=tcp:10.0.2.100:9-cmd:$LAB_DIR/lab power-switch $LAB")
+	for wire in "${WIRES[@]}"; do
+		args+=(-netdev "stream,id=$wire")
+	done
+	for link in "${LINKS[@]}"; do
+		args+=(-device "virtio-net-pci,netdev=${link%%=*},mac=${link##*=},romfile=")
+	done
+	began=$EPOCHREALTIME
+	# shellcheck disable=SC2046
+	VMREPL_CACHE=$CACHE "$CACHE/emulator/usr/bin/qemu-system-x86_64" \
+		-name "lab-$LAB-$name" $(accelerator) -M q35 -smp "$smp" -m "$mem" \
+		-L "$CACHE/emulator/usr/share/qemu" -L "$CACHE/emulator/usr/share/seabios" \
+		-nodefaults -display none -no-reboot -daemonize -pidfile "$dir/pid" \
+		-serial "file:$dir/console.log" -qmp "unix:$dir/qmp.sock,server=on,wait=off" \
+		-kernel "$CACHE/kernel-$KERNEL/boot/vmlinuz-$(<"$CACHE/kernel-$KERNEL/release")" \
+		-initrd "$init/initramfs" \
+		-append "console=ttyS0 quiet mitigations=off oops=panic panic=-1 lab.state=$dir $append" \
+		-fsdev "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap" \
+		-device virtio-9p-pci,fsdev=root,mount_tag=root \
+		-fsdev "local,id=share,path=$share,security_model=none,readonly=on,multidevs=remap" \
+		-device virtio-9p-pci,fsdev=share,mount_tag=share \
+		-device virtio-rng-pci "${args[@]}" >"$dir/emulator.log" 2>&1 || {
+		cat "$dir/emulator.log" >&2
+		die "the emulator did not start host $name"
+	}
+	wait_ready "$name"
+	printf 'lab: host %s is up: %s, %s CPUs, %s, %.1f s\n' "$name" \
+		"$(<"$CACHE/kernel-$KERNEL/release")" "$smp" "$mem" \
+		"$(bc_minus "$EPOCHREALTIME" "$began")" >&2
+}
+
+# bc_minus A B: seconds with a fraction.
+bc_minus() {
+	awk -v a="$1" -v b="$2" 'BEGIN { printf "%.3f", a - b }'
+}
+
+# qmp NAME COMMAND: one command to the host's emulator; prints what it returns.
+qmp() {
+	printf '{"execute":"qmp_capabilities"}\n%s\n' "$2" |
+		timeout 10 socat -t 5 - "UNIX-CONNECT:$(host_dir "$1")/qmp.sock" | tail -n 1
+}
+
+wait_ready() {
+	local name=$1 dir pid
+
+	dir=$(host_dir "$name")
+	pid=$(<"$dir/pid")
+	if ! timeout "$READY_SECONDS" grep -qm1 '^lab: ready' \
+		<(exec tail -n +1 -F --pid="$pid" "$dir/console.log" 2>/dev/null); then
+		tail -n 20 "$dir/console.log" >&2
+		die "host $name was not ready within $READY_SECONDS s; see $dir/console.log"
+	fi
+	qmp "$name" '{"execute":"human-monitor-command","arguments":{"command-line":"info usernet"}}' |
+		grep -o 'HOST_FORWARD[^\\]*' | awk '{ print $4 }' >"$dir/port"
+	[[ -s $dir/port ]] || die "the emulator of $name does not say where its courier is"
+}
+
+cmd_run() {
+	local name=${1:-} options=() script=
+
+	[[ $name && $name != -* ]] || usage_error "run: in which host?"
+	shift
+	while (($#)); do
+		case $1 in
+		--timeout) options+=(--timeout "${2:?--timeout wants seconds}"); shift ;;
+		--env) options+=(--env "${2:?--env wants NAME=VALUE}"); shift ;;
+		--stdin) options+=(--stdin) ;;
+		--tty) options+=(--tty) ;;
+		--script) script=${2:?--script wants a file}; shift 2; break ;;
+		--) shift; break ;;
+		-*) usage_error "run: unknown option $1" ;;
+		*) break ;;
+		esac
+		shift
+	done
+	need_host "$name"
+	if [[ $script ]]; then
+		[[ -r $script ]] || die "$script cannot be read"
+		set -- bash -c "$(<"$script")" "$script" "$@"
+	fi
+	(($#)) || usage_error "run: which command?"
+	exec "$CACHE/init-$(init_key)/courier" "$(<"$(host_dir "$name")/port")" \
+		--dir "$PWD" "${options[@]}" -- "$@"
+}
+
+cmd_shell() {
+	[[ $# == 1 ]] || usage_error "shell: in which host?"
+	cmd_run "$1" --tty --env "TERM=${TERM:-linux}" -- bash -i
+}
+
+# power_cut NAME: SIGKILL; succeeds only when the emulator is seen dead.
+power_cut() {
+	local pid
+
+	pid=$(host_pid "$1") || return 0
+	"$CACHE/init-$(init_key)/powercut" "$pid" "$POWER_CUT_MS"
+}
+
+cmd_kill() {
+	[[ $# == 1 ]] || usage_error "kill: which host?"
+	need_host "$1"
+	power_cut "$1" || die "host $1 could not be killed"
+}
+
+cmd_down() {
+	local name pid
+
+	if [[ ${1:-} == --all ]]; then
+		set --
+		for name in "$RUN"/*/pid; do
+			name=${name%/pid}
+			[[ ! -e $name/pid ]] || set -- "$@" "${name##*/}"
+		done
+	elif (($# == 0)); then
+		usage_error "down: which host? (or --all)"
+	fi
+	for name in "$@"; do
+		pid=$(host_pid "$name") || continue
+		(cmd_run "$name" --timeout 5 -- busybox poweroff -f) >/dev/null 2>&1 || true
+		timeout 5 tail --pid="$pid" -f /dev/null || power_cut "$name" ||
+			die "host $name could not be stopped"
+	done
+}
+
+cmd_log() {
+	[[ $# == 1 ]] || usage_error "log: of which host?"
+	cat "$(host_dir "$1")/console.log" 2>/dev/null || die "host $1 has no log"
+}
