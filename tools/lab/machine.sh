@@ -2,7 +2,7 @@
 # machine: one lab host: its files, its emulator process, its end.
 #
 # $RUN/NAME/ holds: host.conf and links.conf (what the host's init reads), pid, console.log,
-# port (where its courier is reached on the loopback), qmp.sock.
+# init (the cache's directory that it was booted from), port (where its courier is reached on the loopback), qmp.sock.
 
 CFLAGS=(-std=gnu11 -D_GNU_SOURCE -O2 -static -Wall -Wextra -Werror)
 READY_SECONDS=120
@@ -154,6 +154,7 @@ boot() {
 	init=$CACHE/init-$(init_key)
 	rm -rf "$dir"
 	mkdir -p "$dir"
+	ln -s "$init" "$dir/init"
 	((${#dir} < 90)) || die "the path $dir is too long for a unix socket; set VMREPL_CACHE to a shorter one"
 	topology "$name"
 	printf '%s=%q\n' NAME "$name" CACHE "$CACHE" KERNEL "$KERNEL" SHARE "$share" \
@@ -219,7 +220,7 @@ wait_ready() {
 }
 
 cmd_run() {
-	local name=${1:-} options=() script=
+	local name=${1:-} options=() script= dir
 
 	[[ $name && $name != -* ]] || usage_error "run: in which host?"
 	shift
@@ -237,12 +238,13 @@ cmd_run() {
 		shift
 	done
 	need_host "$name"
+	dir=$(host_dir "$name")
 	if [[ $script ]]; then
 		[[ -r $script ]] || die "$script cannot be read"
 		set -- bash -c "$(<"$script")" "$script" "$@"
 	fi
 	(($#)) || usage_error "run: which command?"
-	exec "$CACHE/init-$(init_key)/courier" "$(<"$(host_dir "$name")/port")" \
+	exec "$dir/init/courier" "$(<"$dir/port")" \
 		--dir "$PWD" "${options[@]}" -- "$@"
 }
 
@@ -256,7 +258,7 @@ power_cut() {
 	local pid
 
 	pid=$(host_pid "$1") || return 0
-	"$CACHE/init-$(init_key)/powercut" "$pid" "$POWER_CUT_MS"
+	"$(host_dir "$1")/init/powercut" "$pid" "$POWER_CUT_MS"
 }
 
 cmd_kill() {
