@@ -30,6 +30,7 @@ struct vmrepl_slot;
  * struct ramblock - one block
  * @name:	QEMU's idstr, ends with NUL
  * @size:	used length in bytes, a multiple of RAMBLOCK_PAGE
+ * @max:	length it may be resized to by QEMU; @size where it may not
  * @hva:	address of its first byte in that QEMU; 0 where it is not known,
  *		which is so for small blocks that the guest does not see now
  * @big:	backs guest RAM
@@ -39,6 +40,7 @@ struct vmrepl_slot;
 struct ramblock {
 	char name[RAMBLOCK_NAME_LEN];
 	uint64_t size;
+	uint64_t max;
 	uint64_t hva;
 	bool big;
 	bool shared;
@@ -49,13 +51,13 @@ struct ramblock {
  * struct ramblock_table - the blocks of one QEMU
  * @nr:		entries in @blocks
  * @blocks:	in QEMU's own order; the index is stable for the table's life
- * @nr_ranges, @ranges, @last: private: ranges of addresses sorted for lookup
+ * @nr_placed, @placed, @last: private: blocks with an address, sorted, for lookup
  */
 struct ramblock_table {
 	unsigned int nr;
 	struct ramblock *blocks;
-	unsigned int nr_ranges;
-	struct ramblock_range *ranges;
+	unsigned int nr_placed;
+	unsigned int *placed;
 	unsigned int last;
 };
 
@@ -150,7 +152,7 @@ int ramblock_parse_blocks(struct ramblock_table *t, const char *text, struct why
  * @start:	first guest physical address
  * @last:	last one
  * @offset:	offset of @start in the region
- * @as_smm:	of an SMM address space rather than of system memory
+ * @smm:	in the view of SMM, not in that of system memory
  * @name:	region's name (not the block's: PCI blocks have a longer one)
  * @owner:	what `-o` says of the owner, or empty
  */
@@ -158,7 +160,7 @@ struct ramblock_map {
 	uint64_t start;
 	uint64_t last;
 	uint64_t offset;
-	bool as_smm;
+	bool smm;
 	char name[RAMBLOCK_NAME_LEN];
 	char owner[RAMBLOCK_NAME_LEN];
 };
