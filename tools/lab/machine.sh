@@ -176,7 +176,7 @@ boot() {
 		-L "$CACHE/emulator/usr/share/qemu" -L "$CACHE/emulator/usr/share/seabios" \
 		-nodefaults -display none -no-reboot -daemonize -pidfile "$dir/pid" \
 		-serial "file:$dir/console.log" -qmp "unix:$dir/qmp.sock,server=on,wait=off" \
-		-kernel "$CACHE/kernel-$KERNEL/boot/vmlinuz-$(<"$CACHE/kernel-$KERNEL/release")" \
+		-kernel "$CACHE/kernel-$KERNEL/boot/vmlinux-$(<"$CACHE/kernel-$KERNEL/release")" \
 		-initrd "$init/initramfs" \
 		-append "console=ttyS0 quiet mitigations=off oops=panic panic=-1 lab.state=$dir $append" \
 		-fsdev "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap" \
