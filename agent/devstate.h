@@ -86,28 +86,4 @@ int devstate_build(const char *machine, const struct ramblock_table *t, const vo
  */
 int devstate_load(struct qmp *q, int fd, unsigned int timeout_ms, struct why *why);
 
-/*
- * The parser of the capture, for itself: bytes in, pages of small blocks out.
- * Takes bytes of any origin; never reads outside what it was given.
- */
-struct devstate_parser;
-
-/**
- * devstate_parser_new - start at the first byte of a migration stream
- * @t:		table whose small blocks have copies; stays the caller's
- *
- * NULL where there is no memory.
- */
-struct devstate_parser *devstate_parser_new(struct ramblock_table *t);
-void devstate_parser_free(struct devstate_parser *p);
-
-/**
- * devstate_parser_feed - the next bytes
- *
- * Returns 1 when every page of every small block has been seen at least once
- * (later calls go on storing newer content); 0 more is needed; -EPROTO.
- */
-int devstate_parser_feed(struct devstate_parser *p, const void *buf, size_t len,
-			 struct why *why);
-
 #endif /* AGENT_DEVSTATE_H */

@@ -579,6 +579,11 @@ int qmp_disarm(struct qmp *q, struct why *why)
 	return 0;
 }
 
+bool qmp_busy(const struct qmp *q)
+{
+	return q->armed == QMP_FIRED;
+}
+
 int qmp_fd(const struct qmp *q)
 {
 	return q->fd;

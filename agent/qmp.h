@@ -141,6 +141,9 @@ int qmp_fire(struct qmp *q);
  */
 int qmp_disarm(struct qmp *q, struct why *why);
 
+/* Has a command been fired that is not answered yet? */
+bool qmp_busy(const struct qmp *q);
+
 /* The socket, to wait for POLLIN on. */
 int qmp_fd(const struct qmp *q);
 

@@ -128,13 +128,17 @@ int ramblock_alloc_copies(struct ramblock_table *t)
 	return 0;
 }
 
+void ramblock_free_copy(struct ramblock *b)
+{
+	if (b->copy)
+		munmap(b->copy, b->size);
+	b->copy = NULL;
+}
+
 void ramblock_free_copies(struct ramblock_table *t)
 {
-	for (unsigned int i = 0; i < t->nr; i++) {
-		if (t->blocks[i].copy)
-			munmap(t->blocks[i].copy, t->blocks[i].size);
-		t->blocks[i].copy = NULL;
-	}
+	for (unsigned int i = 0; i < t->nr; i++)
+		ramblock_free_copy(&t->blocks[i]);
 }
 
 /* The next line of *text without its end in buf; false where there is none. */

@@ -139,7 +139,8 @@ int ramblock_match(struct ramblock_table *theirs, const struct ramblock_table *o
  */
 int ramblock_alloc_copies(struct ramblock_table *t);
 
-/* Frees the copies of all small blocks. */
+/* Frees the copy of one block; of all small blocks. */
+void ramblock_free_copy(struct ramblock *b);
 void ramblock_free_copies(struct ramblock_table *t);
 
 /*
