@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * fence: runs the operator's fence command until it succeeds.
+ *
+ * The command's exit code 0 is the only proof that the other host is off. It is
+ * run by /bin/sh with VMREPL_ROLE (primary or standby), VMREPL_PEER (address)
+ * and VMREPL_VM (pid) in its environment; one that hangs is killed.
+ */
+#ifndef VMREPL_FENCE_H
+#define VMREPL_FENCE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "loop.h"
+
+/* Time for one run, and from the end of a failed one to the next. */
+#define FENCE_RUN_NS	(30 * NSEC_PER_SEC)
+#define FENCE_RETRY_NS	(2 * NSEC_PER_SEC)
+
+/**
+ * struct fence - the fence command of this side
+ * @command:  given by the user
+ * @role:     "primary" or "standby"
+ * @peer:     address of the other side
+ * @vm:       pid of our VMM
+ * @success:  called once when the command has succeeded
+ * @arg:      given to it
+ *
+ * Set these; the rest is private and starts as zero.
+ */
+struct fence {
+	const char *command;
+	const char *role;
+	char peer[80];
+	pid_t vm;
+	void (*success)(void *arg);
+	void *arg;
+
+	struct loop *loop;
+	struct loop_timer timer;
+	struct loop_op *op;
+	pid_t child;
+	int pidfd;
+	unsigned int runs;
+	bool active;
+};
+
+/* Begins to fence @delay_ns from now; nothing where it is active already. */
+void fence_start(struct fence *fence, struct loop *loop, uint64_t delay_ns);
+/*
+ * Gives up. Returns false where the command is running at this moment: it may
+ * still succeed, and it is not stopped.
+ */
+bool fence_stop(struct fence *fence);
+/* Whether it is under way. */
+bool fence_active(const struct fence *fence);
+/* Times the command was started. */
+unsigned int fence_runs(const struct fence *fence);
+
+#endif /* VMREPL_FENCE_H */

@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * frame: what travels between primary and standby. docs/wire.md is the
+ * specification; this is the code for it.
+ *
+ * All numbers are little endian. No function here keeps state or touches
+ * anything but its arguments, so that any buffer can be thrown at the parser.
+ */
+#ifndef VMREPL_FRAME_H
+#define VMREPL_FRAME_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#define FRAME_MAGIC		0x4c504d56u	/* "VMPL" in memory */
+#define FRAME_VERSION		1u
+#define FRAME_PAGE_SIZE		4096u
+
+enum frame_type {
+	FRAME_HELLO = 1,	/* primary: JSON, who I am and what I have */
+	FRAME_ACCEPT,		/* standby: JSON, the answer */
+	FRAME_REFUSE,		/* either: a sentence; the connection ends */
+	FRAME_EPOCH_BEGIN,	/* primary: struct frame_begin */
+	FRAME_PAGES,		/* primary: struct frame_pages, descriptors, data */
+	FRAME_STATE,		/* primary: a piece of device state */
+	FRAME_EPOCH_END,	/* primary: struct frame_end */
+	FRAME_ACK,		/* standby: the epoch is whole and here */
+	FRAME_HEARTBEAT,	/* either: nothing */
+	FRAME_BYE,		/* either: struct frame_bye, then a sentence */
+	FRAME_BYE_ACK,		/* the answer to it */
+	FRAME_TYPES
+};
+
+/**
+ * struct frame_header - in front of every frame
+ * @magic:    FRAME_MAGIC
+ * @version:  FRAME_VERSION of the sender
+ * @type:     enum frame_type
+ * @length:   bytes that follow the header
+ * @pad:      0
+ * @epoch:    the epoch it belongs to; 0 where it belongs to none
+ * @seq:      0, 1, 2... for each direction of each connection
+ * @checksum: XXH3-64 of the header with this field 0, then the payload
+ */
+struct frame_header {
+	uint32_t magic;
+	uint16_t version;
+	uint16_t type;
+	uint32_t length;
+	uint32_t pad;
+	uint64_t epoch;
+	uint64_t seq;
+	uint64_t checksum;
+};
+
+/*
+ * A round of the first sync, made while the guest ran: applied as it comes,
+ * never something to promote from. It ends the use of any checkpoint before.
+ */
+#define FRAME_BEGIN_LIVE	(1u << 0)
+
+/**
+ * struct frame_begin - payload of FRAME_EPOCH_BEGIN
+ * @flags: FRAME_BEGIN_*
+ * @pad:   0
+ */
+struct frame_begin {
+	uint32_t flags;
+	uint32_t pad;
+};
+
+/* The most pages one FRAME_PAGES can name. */
+#define FRAME_PAGES_MAX		256u
+
+/**
+ * struct frame_pages - head of FRAME_PAGES
+ * @nr:      descriptors that follow, 1 to FRAME_PAGES_MAX
+ * @nr_data: how many of them have data: 4096 bytes each, after the last one
+ *           and in their order
+ */
+struct frame_pages {
+	uint32_t nr;
+	uint32_t nr_data;
+};
+
+/* The page is all zeros and has no data. */
+#define FRAME_PAGE_ZERO		(1u << 0)
+
+/**
+ * struct frame_page - one descriptor
+ * @block: index into the blocks of HELLO
+ * @flags: FRAME_PAGE_*
+ * @page:  number of the 4096-byte page in that block
+ */
+struct frame_page {
+	uint32_t block;
+	uint32_t flags;
+	uint64_t page;
+};
+
+/**
+ * struct frame_end - payload of FRAME_EPOCH_END: what the epoch was
+ * @pages:       descriptors in all its FRAME_PAGES
+ * @zero_pages:  those with FRAME_PAGE_ZERO among them
+ * @state_bytes: bytes in all its FRAME_STATE
+ * @digest:      frame_digest() over the frames from EPOCH_BEGIN on, without
+ *               this one
+ */
+struct frame_end {
+	uint64_t pages;
+	uint64_t zero_pages;
+	uint64_t state_bytes;
+	uint64_t digest;
+};
+
+enum frame_bye_reason {
+	FRAME_BYE_STOP = 1,	/* the sender's agent was stopped */
+	FRAME_BYE_VM_ENDED,	/* the sender's VM ended by itself */
+	FRAME_BYE_ERROR,	/* the sender cannot go on; the sentence says why */
+	FRAME_BYE_RESYNC,	/* the sender starts over on a new connection */
+	FRAME_BYE_REASONS
+};
+
+/**
+ * struct frame_bye - head of FRAME_BYE: the sender ends protection in order
+ * @reason: enum frame_bye_reason
+ * @pad:    0
+ *
+ * A standby that gets or sends it has no right to promote any more.
+ */
+struct frame_bye {
+	uint32_t reason;
+	uint32_t pad;
+};
+
+#define FRAME_TEXT_MAX		1024u		/* a sentence */
+#define FRAME_JSON_MAX		65536u		/* HELLO, ACCEPT */
+#define FRAME_STATE_MAX		(1u << 20)	/* one piece of state */
+#define FRAME_PAYLOAD_MAX	(sizeof(struct frame_pages) + \
+				 FRAME_PAGES_MAX * (sizeof(struct frame_page) + FRAME_PAGE_SIZE))
+#define FRAME_MAX		(sizeof(struct frame_header) + FRAME_PAYLOAD_MAX)
+
+/**
+ * struct frame - a frame that was found whole and valid
+ * @type:    enum frame_type
+ * @length:  payload bytes
+ * @epoch:   see struct frame_header
+ * @payload: in the buffer that was parsed; not aligned
+ * @checksum: the frame's, for frame_digest()
+ */
+struct frame {
+	enum frame_type type;
+	uint32_t length;
+	uint64_t epoch;
+	const uint8_t *payload;
+	uint64_t checksum;
+};
+
+/**
+ * frame_parse() - look for one frame at the front of a buffer
+ * @buf:  what came
+ * @len:  bytes of it
+ * @seq:  the number that the next frame must have
+ * @out:  the frame, where there is one
+ * @why:  out: what is wrong, where something is; a static string
+ *
+ * Checks all that can be checked without knowing the VM: magic, version, type,
+ * length, order, checksum and the shape of the payload (counts that fit its
+ * length, flags that exist, pads of 0). What is wrong is found as early as its
+ * bytes are there, so a wrong length is never waited for.
+ *
+ * Returns the bytes of the whole frame; 0 where more must come first; -EPROTO
+ * where it is no frame; -EPROTONOSUPPORT where it is one of another version.
+ */
+ssize_t frame_parse(const void *buf, size_t len, uint64_t seq,
+		    struct frame *out, const char **why);
+
+/**
+ * frame_seal() - fill in a header
+ * @head:  @type, @epoch, @seq as given; the rest is filled in
+ * @iov:   the payload
+ * @n:     parts of it
+ *
+ * Returns the checksum, for frame_digest().
+ */
+uint64_t frame_seal(struct frame_header *head, enum frame_type type,
+		    uint64_t epoch, uint64_t seq, const struct iovec *iov, int n);
+
+/* The digest of an epoch: start with 0, give each frame's checksum in turn. */
+uint64_t frame_digest(uint64_t digest, uint64_t checksum);
+
+/* "PAGES" and so on, for messages. */
+const char *frame_name(enum frame_type type);
+
+/* Payloads, out of a frame that frame_parse() passed. */
+struct frame_begin frame_get_begin(const struct frame *frame);
+struct frame_pages frame_get_pages(const struct frame *frame);
+struct frame_page frame_get_page(const struct frame *frame, uint32_t i);
+/* The data of all pages that have data, 4096 bytes each. */
+const uint8_t *frame_get_data(const struct frame *frame);
+struct frame_end frame_get_end(const struct frame *frame);
+struct frame_bye frame_get_bye(const struct frame *frame);
+/* The sentence of REFUSE or BYE, made printable; @len of room in @text. */
+void frame_get_text(const struct frame *frame, char *text, size_t len);
+
+#endif /* VMREPL_FRAME_H */

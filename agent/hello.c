@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * hello: JSON, because it is once a connection and people read it in captures.
+ */
+#include <errno.h>
+#include <json-c/json.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "devstate.h"
+#include "frame.h"
+#include "hello.h"
+#include "options.h"
+
+static uint64_t hello_big_bytes(const struct ramblock_table *t)
+{
+	uint64_t bytes = 0;
+	unsigned int i;
+
+	for (i = 0; i < t->nr; i++)
+		if (t->blocks[i].big)
+			bytes += t->blocks[i].size;
+	return bytes;
+}
+
+int hello_read(struct hello *hello, struct qmp *qmp, struct why *why)
+{
+	struct json_object *cpus = NULL;
+	int err;
+
+	memset(hello, 0, sizeof(*hello));
+	ramblock_init(&hello->blocks);
+	snprintf(hello->qemu, sizeof(hello->qemu), "%s", qmp_version(qmp));
+	qmp_version_parts(qmp, &hello->qemu_major, &hello->qemu_minor);
+	err = devstate_machine(qmp, hello->machine, sizeof(hello->machine), why);
+	if (err)
+		return err;
+	err = qmp_command(qmp, "query-cpus-fast", NULL, &cpus, why);
+	if (err)
+		return err;
+	if (json_object_is_type(cpus, json_type_array))
+		hello->nr_vcpus = json_object_array_length(cpus);
+	json_object_put(cpus);
+	err = ramblock_read(&hello->blocks, qmp, why);
+	if (err)
+		return err;
+	hello->ram_bytes = hello_big_bytes(&hello->blocks);
+	return 0;
+}
+
+void hello_free(struct hello *hello)
+{
+	ramblock_free(&hello->blocks);
+}
+
+static void hello_add_u64(struct json_object *o, const char *name, uint64_t v)
+{
+	json_object_object_add(o, name, json_object_new_uint64(v));
+}
+
+char *hello_write(const struct hello *hello)
+{
+	struct json_object *o = json_object_new_object();
+	struct json_object *blocks = json_object_new_array();
+	unsigned int i;
+	char *text;
+
+	hello_add_u64(o, "protocol", FRAME_VERSION);
+	json_object_object_add(o, "agent", json_object_new_string(AGENT_VERSION));
+	json_object_object_add(o, "qemu", json_object_new_string(hello->qemu));
+	hello_add_u64(o, "qemu-major", (uint64_t)hello->qemu_major);
+	hello_add_u64(o, "qemu-minor", (uint64_t)hello->qemu_minor);
+	json_object_object_add(o, "machine", json_object_new_string(hello->machine));
+	hello_add_u64(o, "ram-bytes", hello->ram_bytes);
+	hello_add_u64(o, "vcpus", hello->nr_vcpus);
+	json_object_object_add(o, "fence", json_object_new_boolean(hello->fence));
+	hello_add_u64(o, "timeout-ms", hello->timeout_ms);
+	hello_add_u64(o, "interval-ms", hello->interval_ms);
+	for (i = 0; i < hello->blocks.nr; i++) {
+		const struct ramblock *block = &hello->blocks.blocks[i];
+		struct json_object *b = json_object_new_object();
+
+		json_object_object_add(b, "name", json_object_new_string(block->name));
+		hello_add_u64(b, "bytes", block->size);
+		json_object_object_add(b, "ram", json_object_new_boolean(block->big));
+		json_object_array_add(blocks, b);
+	}
+	json_object_object_add(o, "blocks", blocks);
+	text = strdup(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN));
+	json_object_put(o);
+	return text;
+}
+
+static int hello_get_u64(struct json_object *o, const char *name, uint64_t max, uint64_t *v,
+			 struct why *why)
+{
+	struct json_object *field;
+
+	if (!json_object_object_get_ex(o, name, &field) ||
+	    !json_object_is_type(field, json_type_int) || json_object_get_int64(field) < 0)
+		return why_set(why, EPROTO, "its greeting has no number '%s'", name);
+	*v = (uint64_t)json_object_get_int64(field);
+	if (*v > max)
+		return why_set(why, EPROTO, "'%s' in its greeting is out of range", name);
+	return 0;
+}
+
+static int hello_get_bool(struct json_object *o, const char *name, bool *v, struct why *why)
+{
+	struct json_object *field;
+
+	if (!json_object_object_get_ex(o, name, &field) ||
+	    !json_object_is_type(field, json_type_boolean))
+		return why_set(why, EPROTO, "its greeting has no boolean '%s'", name);
+	*v = json_object_get_boolean(field);
+	return 0;
+}
+
+/* Only what can go to a terminal and into a stream. */
+static int hello_get_text(struct json_object *o, const char *name, char *text, size_t size,
+			  struct why *why)
+{
+	struct json_object *field;
+	const char *s, *p;
+
+	if (!json_object_object_get_ex(o, name, &field) ||
+	    !json_object_is_type(field, json_type_string))
+		return why_set(why, EPROTO, "its greeting has no text '%s'", name);
+	s = json_object_get_string(field);
+	if (!*s || strlen(s) >= size || strlen(s) != (size_t)json_object_get_string_len(field))
+		return why_set(why, EPROTO, "'%s' in its greeting is too long or empty", name);
+	for (p = s; *p; p++)
+		if (*p < 0x20 || *p > 0x7e)
+			return why_set(why, EPROTO, "'%s' in its greeting is not plain text", name);
+	memcpy(text, s, strlen(s) + 1);
+	return 0;
+}
+
+static int hello_parse_blocks(struct hello *hello, struct json_object *o, struct why *why)
+{
+	struct json_object *blocks;
+	size_t i;
+
+	if (!json_object_object_get_ex(o, "blocks", &blocks) ||
+	    !json_object_is_type(blocks, json_type_array) ||
+	    !json_object_array_length(blocks))
+		return why_set(why, EPROTO, "its greeting has no RAM blocks");
+	for (i = 0; i < json_object_array_length(blocks); i++) {
+		struct json_object *b = json_object_array_get_idx(blocks, i);
+		char name[RAMBLOCK_NAME_LEN];
+		uint64_t bytes;
+		bool big;
+		int err;
+
+		if (!json_object_is_type(b, json_type_object))
+			return why_set(why, EPROTO, "a RAM block in its greeting is no object");
+		err = hello_get_text(b, "name", name, sizeof(name), why);
+		if (!err)
+			err = hello_get_u64(b, "bytes", 1ull << 46, &bytes, why);
+		if (!err)
+			err = hello_get_bool(b, "ram", &big, why);
+		if (err)
+			return err;
+		if (ramblock_add(&hello->blocks, name, bytes, big) != (int)i)
+			return why_set(why, EPROTO, "RAM block '%s' in its greeting is not valid", name);
+	}
+	return 0;
+}
+
+int hello_parse(struct hello *hello, const void *text, size_t len, struct why *why)
+{
+	struct json_tokener *tok = json_tokener_new_ex(8);
+	struct json_object *o;
+	uint64_t protocol, major, minor;
+	char agent[64];
+	int err;
+
+	memset(hello, 0, sizeof(*hello));
+	ramblock_init(&hello->blocks);
+	if (!tok)
+		return why_set(why, ENOMEM, "out of memory");
+	o = json_tokener_parse_ex(tok, text, (int)len);
+	if (json_tokener_get_error(tok) != json_tokener_success ||
+	    !json_object_is_type(o, json_type_object)) {
+		err = why_set(why, EPROTO, "its greeting is no JSON object");
+		goto out;
+	}
+	err = hello_get_u64(o, "protocol", UINT32_MAX, &protocol, why);
+	if (err)
+		goto out;
+	if (protocol != FRAME_VERSION) {
+		err = why_set(why, EPROTO,
+			      "it speaks protocol %llu, we speak %u; install the same vmrepl-agent on both hosts",
+			      (unsigned long long)protocol, FRAME_VERSION);
+		goto out;
+	}
+	err = hello_get_text(o, "agent", agent, sizeof(agent), why);
+	if (!err)
+		err = hello_get_text(o, "qemu", hello->qemu, sizeof(hello->qemu), why);
+	if (!err)
+		err = hello_get_u64(o, "qemu-major", 1000, &major, why);
+	if (!err)
+		err = hello_get_u64(o, "qemu-minor", 1000, &minor, why);
+	if (!err)
+		err = hello_get_text(o, "machine", hello->machine, sizeof(hello->machine), why);
+	if (!err)
+		err = hello_get_u64(o, "ram-bytes", 1ull << 46, &hello->ram_bytes, why);
+	if (!err)
+		err = hello_get_u64(o, "vcpus", 65536, &hello->nr_vcpus, why);
+	if (!err)
+		err = hello_get_bool(o, "fence", &hello->fence, why);
+	if (!err)
+		err = hello_get_u64(o, "timeout-ms", 600000, &hello->timeout_ms, why);
+	if (!err)
+		err = hello_get_u64(o, "interval-ms", 60000, &hello->interval_ms, why);
+	if (!err)
+		err = hello_parse_blocks(hello, o, why);
+	if (err)
+		goto out;
+	if (hello->timeout_ms < 100) {
+		err = why_set(why, EPROTO, "'timeout-ms' in its greeting is out of range");
+		goto out;
+	}
+	hello->qemu_major = (int)major;
+	hello->qemu_minor = (int)minor;
+out:
+	json_object_put(o);
+	json_tokener_free(tok);
+	return err;
+}
+
+int hello_match(struct hello *primary, const struct hello *standby, struct why *why)
+{
+	if (strcmp(primary->machine, standby->machine))
+		return why_set(why, EINVAL,
+			       "machine types differ: %s on the primary, %s on the standby; start the standby's QEMU with -machine %s",
+			       primary->machine, standby->machine, primary->machine);
+	if (standby->qemu_major < primary->qemu_major)
+		return why_set(why, EINVAL,
+			       "the standby's QEMU %s is older than the primary's %s; install the same version or a newer one",
+			       standby->qemu, primary->qemu);
+	if (primary->ram_bytes != standby->ram_bytes)
+		return why_set(why, EINVAL,
+			       "RAM sizes differ: %llu MiB on the primary, %llu MiB on the standby; start the standby's QEMU with the same -m",
+			       (unsigned long long)(primary->ram_bytes >> 20),
+			       (unsigned long long)(standby->ram_bytes >> 20));
+	if (primary->nr_vcpus != standby->nr_vcpus)
+		return why_set(why, EINVAL,
+			       "vCPU counts differ: %llu on the primary, %llu on the standby; start the standby's QEMU with the same -smp",
+			       (unsigned long long)primary->nr_vcpus,
+			       (unsigned long long)standby->nr_vcpus);
+	if (primary->fence != standby->fence)
+		return why_set(why, EINVAL,
+			       "only the %s has a --fence-command; give one to both sides or to neither",
+			       primary->fence ? "primary" : "standby");
+	return ramblock_match(&primary->blocks, &standby->blocks, why);
+}

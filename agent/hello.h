@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * hello: what the two sides tell each other about their VMs, and whether it fits.
+ */
+#ifndef VMREPL_HELLO_H
+#define VMREPL_HELLO_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "qmp.h"
+#include "ramblock.h"
+#include "why.h"
+
+/**
+ * struct hello - one side
+ * @qemu:        version, as text
+ * @qemu_major, @qemu_minor: its parts
+ * @machine:     machine type as in the device state's stream
+ * @ram_bytes:   sum of the big blocks
+ * @nr_vcpus:    vCPUs
+ * @fence:       has a fence command
+ * @timeout_ms:  silence that it takes for a loss
+ * @interval_ms: primary: its interval; standby: 0
+ * @blocks:      RAM blocks in the order of their wire index
+ */
+struct hello {
+	char qemu[64];
+	int qemu_major;
+	int qemu_minor;
+	char machine[128];
+	uint64_t ram_bytes;
+	uint64_t nr_vcpus;
+	bool fence;
+	uint64_t timeout_ms;
+	uint64_t interval_ms;
+	struct ramblock_table blocks;
+};
+
+/*
+ * Asks QEMU for all of it but @fence, @timeout_ms, @interval_ms. Errors: as
+ * qmp_command() and ramblock_read(). hello_free() afterwards in any case.
+ */
+int hello_read(struct hello *hello, struct qmp *qmp, struct why *why);
+
+/* As JSON text, to be freed; NULL: no memory. */
+char *hello_write(const struct hello *hello);
+
+/**
+ * hello_parse() - from the other side
+ * @text: need not end with NUL
+ *
+ * Trusts nothing. Errors: EPROTO with a sentence. hello_free() in any case.
+ */
+int hello_parse(struct hello *hello, const void *text, size_t len, struct why *why);
+
+/**
+ * hello_match() - can @standby take over the VM of @primary?
+ *
+ * On success @primary's blocks have the addresses of the standby's. Errors:
+ * EINVAL with a sentence that names what differs and what to do.
+ */
+int hello_match(struct hello *primary, const struct hello *standby, struct why *why);
+
+void hello_free(struct hello *hello);
+
+#endif /* VMREPL_HELLO_H */

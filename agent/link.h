@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * link: a connection that carries frames between primary and standby, numbers
+ * and checks them, sends heartbeats and notices that the other side is lost.
+ *
+ * What moves the bytes is a struct link_ops, one for each transport.
+ * All calls and callbacks are in the loop's thread.
+ */
+#ifndef VMREPL_LINK_H
+#define VMREPL_LINK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#include "frame.h"
+#include "loop.h"
+#include "why.h"
+
+#define LINK_PORT_DEFAULT	7788
+#define LINK_PEER_LEN		80
+
+/**
+ * struct link_addr - where a link goes to, or listens
+ * @sa:   resolved address
+ * @len:  bytes used in @sa
+ * @text: as a person writes it
+ */
+struct link_addr {
+	struct sockaddr_storage sa;
+	socklen_t len;
+	char text[LINK_PEER_LEN];
+};
+
+/* A connection as a transport knows it; a socket that accepts them. */
+struct link_wire;
+struct link_door;
+
+/**
+ * struct link_ops - a transport
+ * @name:    for messages
+ * @resolve: "ADDR[:PORT]" to an address; false with a sentence in @why
+ * @listen:  opens a door; @accepted gets a wire and the peer's address for each
+ *           connection. Returns NULL with a sentence in @why
+ * @unlisten: closes the door
+ * @connect: begins a connection; @done gets 0 or -errno. NULL: @why
+ * @send:    sends all of @iov; one at a time; @done gets 0 or -errno. @iov and
+ *           what it points to must stay until then
+ * @recv:    receives some bytes; one at a time; @done gets their number, 0 at the
+ *           end, or -errno
+ * @shut:    makes connect, send and recv under way end soon
+ * @close:   frees; nothing may be under way
+ */
+struct link_ops {
+	const char *name;
+	bool (*resolve)(const char *text, struct link_addr *addr, struct why *why);
+	struct link_door *(*listen)(struct loop *loop, const struct link_addr *addr,
+				    void (*accepted)(void *arg, struct link_wire *wire,
+						     const char *peer),
+				    void *arg, struct why *why);
+	void (*unlisten)(struct link_door *door);
+	struct link_wire *(*connect)(struct loop *loop, const struct link_addr *addr,
+				     loop_fn done, void *arg, struct why *why);
+	void (*send)(struct link_wire *wire, struct iovec *iov, int n,
+		     loop_fn done, void *arg);
+	void (*recv)(struct link_wire *wire, void *buf, size_t len,
+		     loop_fn done, void *arg);
+	void (*shut)(struct link_wire *wire);
+	void (*close)(struct link_wire *wire);
+};
+
+extern const struct link_ops link_tcp;
+
+/**
+ * struct link_tx - a frame to be sent; belongs to the caller until @done
+ * @iov:  @iov[0] is left for the header, the payload follows
+ * @n:    parts, the header's included
+ * @done: called once: all is sent, or (@sent false) never will be
+ * @head: the header, private to the link
+ * @next: private to the link
+ */
+struct link_tx {
+	struct iovec *iov;
+	int n;
+	void (*done)(struct link_tx *tx, bool sent);
+	struct frame_header head;
+	struct link_tx *next;
+};
+
+struct link;
+
+/**
+ * struct link_handlers - what a link tells its owner
+ * @up:     connected (only after link_connect())
+ * @frame:  a valid frame; false: not now, link_resume() will bring it again.
+ *          Heartbeats are not shown
+ * @down:   the connection is lost or refused; @why is a sentence. Called at most
+ *          once, never after link_close()
+ * @closed: after @down or link_close(): every link_tx is back, the link is about to
+ *          be freed and must be forgotten
+ */
+struct link_handlers {
+	void (*up)(void *arg);
+	bool (*frame)(void *arg, const struct frame *frame);
+	void (*down)(void *arg, const char *why);
+	void (*closed)(void *arg);
+};
+
+/* Connects. Returns NULL with a sentence in @why. */
+struct link *link_connect(struct loop *loop, const struct link_ops *ops,
+			  const struct link_addr *addr,
+			  const struct link_handlers *handlers, void *arg, struct why *why);
+/* Takes over an accepted wire, in any case. NULL: no memory. */
+struct link *link_adopt(struct loop *loop, const struct link_ops *ops,
+			struct link_wire *wire, const char *peer,
+			const struct link_handlers *handlers, void *arg);
+
+/**
+ * link_watch() - begin to judge silence
+ * @beat_ns:    send something at least this often
+ * @timeout_ns: nothing received for this long is a loss; 0: not judged
+ *
+ * May be called again to change either.
+ */
+void link_watch(struct link *link, uint64_t beat_ns, uint64_t timeout_ns);
+
+/* Queues a frame. Returns its checksum, for frame_digest(). */
+uint64_t link_send(struct link *link, struct link_tx *tx,
+		   enum frame_type type, uint64_t epoch);
+/*
+ * Queues a small frame made of a copy of @payload (FRAME_JSON_MAX at most).
+ * Allocates: not for use while the guest stands.
+ */
+void link_send_copy(struct link *link, enum frame_type type, uint64_t epoch,
+		    const void *payload, size_t len);
+
+/* Shows the frame again that @frame had put off. */
+void link_resume(struct link *link);
+
+/* The peer's address. */
+const char *link_peer(const struct link *link);
+/* When something was received last, loop_now() time. */
+uint64_t link_last_rx(const struct link *link);
+/* Bytes sent so far. */
+uint64_t link_tx_bytes(const struct link *link);
+/* Whether nothing is queued or being sent. */
+bool link_idle(const struct link *link);
+
+/* Ends the connection now. @closed follows, later or from within. */
+void link_close(struct link *link);
+/* Ends the connection as soon as what is queued has been sent. */
+void link_close_soon(struct link *link);
+
+#endif /* VMREPL_LINK_H */

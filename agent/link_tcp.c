@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * link_tcp: frames over TCP.
+ */
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "link.h"
+
+#define TCP_SOCKET_BUFFER	(4 << 20)
+
+struct link_wire {
+	struct loop *loop;
+	int fd;
+	struct link_addr addr;
+	struct msghdr msg;
+	loop_fn send_done;
+	void *send_arg;
+};
+
+struct link_door {
+	struct loop *loop;
+	int fd;
+	struct loop_op *op;
+	void (*accepted)(void *arg, struct link_wire *wire, const char *peer);
+	void *arg;
+};
+
+static bool tcp_resolve(const char *text, struct link_addr *addr, struct why *why)
+{
+	struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE };
+	char host[256], port[16];
+	const char *colon, *from = text;
+	struct addrinfo *found;
+	size_t n;
+	int err;
+
+	snprintf(port, sizeof(port), "%d", LINK_PORT_DEFAULT);
+	if (*text == '[') {
+		const char *end = strchr(text, ']');
+
+		if (!end || (end[1] && end[1] != ':')) {
+			why_set(why, EINVAL, "'%s' is no address; write [IPV6] or [IPV6]:PORT", text);
+			return false;
+		}
+		from = text + 1;
+		n = (size_t)(end - from);
+		colon = end[1] ? end + 1 : NULL;
+	} else {
+		colon = strrchr(text, ':');
+		/* More than one colon: an IPv6 address without a port. */
+		if (colon && strchr(text, ':') != colon)
+			colon = NULL;
+		n = colon ? (size_t)(colon - from) : strlen(from);
+	}
+	if (n >= sizeof(host)) {
+		why_set(why, EINVAL, "the address is too long");
+		return false;
+	}
+	memcpy(host, from, n);
+	host[n] = '\0';
+	if (colon) {
+		char *end;
+		long v = strtol(colon + 1, &end, 10);
+
+		if (*end || end == colon + 1 || v < 1 || v > 65535) {
+			why_set(why, EINVAL, "'%s' is no port; it is a number from 1 to 65535",
+				 colon + 1);
+			return false;
+		}
+		snprintf(port, sizeof(port), "%ld", v);
+	}
+	err = getaddrinfo(n ? host : NULL, port, &hints, &found);
+	if (err) {
+		why_set(why, EINVAL, "cannot resolve '%.100s': %s", host, gai_strerror(err));
+		return false;
+	}
+	memcpy(&addr->sa, found->ai_addr, found->ai_addrlen);
+	addr->len = found->ai_addrlen;
+	freeaddrinfo(found);
+	snprintf(addr->text, sizeof(addr->text), strchr(host, ':') ? "[%.60s]:%s" : "%.60s:%s",
+		 n ? host : "*", port);
+	return true;
+}
+
+static void tcp_tune(int fd)
+{
+	/*
+	 * Silence is judged by heartbeats; these only make sure that the kernel
+	 * gives up as well when nobody asks it to. Failing to set one is harmless.
+	 */
+	int one = 1, idle = 10, between = 5, count = 3, buffer = TCP_SOCKET_BUFFER;
+	unsigned int user_timeout = 30000;
+
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &between, sizeof(between));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
+	setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &user_timeout, sizeof(user_timeout));
+	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof(buffer));
+}
+
+static struct link_wire *tcp_wire(struct loop *loop, int fd)
+{
+	struct link_wire *wire = calloc(1, sizeof(*wire));
+
+	if (!wire) {
+		close(fd);
+		return NULL;
+	}
+	wire->loop = loop;
+	wire->fd = fd;
+	tcp_tune(fd);
+	return wire;
+}
+
+static void tcp_accepted(void *arg, int res)
+{
+	struct link_door *door = arg;
+	struct sockaddr_storage sa;
+	socklen_t len = sizeof(sa);
+	char host[64], port[16], peer[LINK_PEER_LEN];
+	struct link_wire *wire;
+
+	door->op = loop_accept(door->loop, door->fd, tcp_accepted, door);
+	if (res < 0)
+		return;
+	if (getpeername(res, (struct sockaddr *)&sa, &len) ||
+	    getnameinfo((struct sockaddr *)&sa, len, host, sizeof(host), port, sizeof(port),
+			NI_NUMERICHOST | NI_NUMERICSERV)) {
+		close(res);
+		return;
+	}
+	snprintf(peer, sizeof(peer), strchr(host, ':') ? "[%s]:%s" : "%s:%s", host, port);
+	wire = tcp_wire(door->loop, res);
+	if (wire)
+		door->accepted(door->arg, wire, peer);
+}
+
+static struct link_door *tcp_listen(struct loop *loop, const struct link_addr *addr,
+				    void (*accepted)(void *arg, struct link_wire *wire,
+						     const char *peer),
+				    void *arg, struct why *why)
+{
+	struct link_door *door = calloc(1, sizeof(*door));
+	int one = 1;
+
+	if (!door) {
+		why_set(why, ENOMEM, "out of memory");
+		return NULL;
+	}
+	door->loop = loop;
+	door->accepted = accepted;
+	door->arg = arg;
+	door->fd = socket(addr->sa.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (door->fd < 0)
+		goto fail;
+	setsockopt(door->fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	if (bind(door->fd, (const struct sockaddr *)&addr->sa, addr->len) ||
+	    listen(door->fd, 8))
+		goto fail;
+	door->op = loop_accept(loop, door->fd, tcp_accepted, door);
+	return door;
+fail:
+	why_set(why, errno, "cannot listen on %s: %s", addr->text, strerror(errno));
+	if (door->fd >= 0)
+		close(door->fd);
+	free(door);
+	return NULL;
+}
+
+static void tcp_unlisten(struct link_door *door)
+{
+	loop_cancel(door->loop, door->op);
+	close(door->fd);
+	free(door);
+}
+
+static struct link_wire *tcp_connect(struct loop *loop, const struct link_addr *addr,
+				     loop_fn done, void *arg, struct why *why)
+{
+	struct link_wire *wire;
+	int fd;
+
+	fd = socket(addr->sa.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0) {
+		why_set(why, errno, "cannot open a socket: %s", strerror(errno));
+		return NULL;
+	}
+	wire = tcp_wire(loop, fd);
+	if (!wire) {
+		why_set(why, ENOMEM, "out of memory");
+		return NULL;
+	}
+	wire->addr = *addr;
+	loop_connect(loop, fd, (const struct sockaddr *)&wire->addr.sa, wire->addr.len, done, arg);
+	return wire;
+}
+
+static void tcp_sent(void *arg, int res)
+{
+	struct link_wire *wire = arg;
+	struct msghdr *msg = &wire->msg;
+	size_t n;
+
+	if (res == -EINTR || res == -EAGAIN)
+		res = 0;
+	if (res < 0) {
+		wire->send_done(wire->send_arg, res);
+		return;
+	}
+	n = (size_t)res;
+	while (msg->msg_iovlen && n >= msg->msg_iov->iov_len) {
+		n -= msg->msg_iov->iov_len;
+		msg->msg_iov++;
+		msg->msg_iovlen--;
+	}
+	if (!msg->msg_iovlen) {
+		wire->send_done(wire->send_arg, 0);
+		return;
+	}
+	msg->msg_iov->iov_base = (uint8_t *)msg->msg_iov->iov_base + n;
+	msg->msg_iov->iov_len -= n;
+	loop_sendmsg(wire->loop, wire->fd, msg, MSG_NOSIGNAL | MSG_WAITALL, tcp_sent, wire);
+}
+
+static void tcp_send(struct link_wire *wire, struct iovec *iov, int n,
+		     loop_fn done, void *arg)
+{
+	wire->msg = (struct msghdr) { .msg_iov = iov, .msg_iovlen = (size_t)n };
+	wire->send_done = done;
+	wire->send_arg = arg;
+	loop_sendmsg(wire->loop, wire->fd, &wire->msg, MSG_NOSIGNAL | MSG_WAITALL, tcp_sent, wire);
+}
+
+static void tcp_recv(struct link_wire *wire, void *buf, size_t len, loop_fn done, void *arg)
+{
+	loop_recv(wire->loop, wire->fd, buf, len, done, arg);
+}
+
+static void tcp_shut(struct link_wire *wire)
+{
+	shutdown(wire->fd, SHUT_RDWR);
+}
+
+static void tcp_close(struct link_wire *wire)
+{
+	close(wire->fd);
+	free(wire);
+}
+
+const struct link_ops link_tcp = {
+	.name		= "tcp",
+	.resolve	= tcp_resolve,
+	.listen		= tcp_listen,
+	.unlisten	= tcp_unlisten,
+	.connect	= tcp_connect,
+	.send		= tcp_send,
+	.recv		= tcp_recv,
+	.shut		= tcp_shut,
+	.close		= tcp_close,
+};

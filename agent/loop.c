@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * loop: io_uring for everything that has a file, a sorted list for timers.
+ *
+ * Timers stay out of the kernel because they are moved far more often than
+ * they fire: the nearest one is the timeout of the wait.
+ */
+#include <errno.h>
+#include <liburing.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "loop.h"
+
+#define LOOP_ENTRIES	256u
+#define LOOP_OPS	256u
+
+struct loop_op {
+	loop_fn fn;
+	void *arg;
+	struct loop_op *next;
+};
+
+struct loop {
+	struct io_uring ring;
+	struct loop_op ops[LOOP_OPS];
+	struct loop_op *free;
+	unsigned int in_flight;
+	struct loop_timer *timers;
+	bool stop;
+};
+
+uint64_t loop_now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * NSEC_PER_SEC + (uint64_t)ts.tv_nsec;
+}
+
+struct loop *loop_new(void)
+{
+	struct loop *loop = calloc(1, sizeof(*loop));
+	unsigned int i;
+	int err;
+
+	if (!loop)
+		return NULL;
+	err = io_uring_queue_init(LOOP_ENTRIES, &loop->ring, IORING_SETUP_COOP_TASKRUN);
+	if (err == -EINVAL)
+		err = io_uring_queue_init(LOOP_ENTRIES, &loop->ring, 0);
+	if (err) {
+		free(loop);
+		errno = -err;
+		return NULL;
+	}
+	for (i = 0; i < LOOP_OPS; i++) {
+		loop->ops[i].next = loop->free;
+		loop->free = &loop->ops[i];
+	}
+	return loop;
+}
+
+void loop_free(struct loop *loop)
+{
+	if (!loop)
+		return;
+	io_uring_queue_exit(&loop->ring);
+	free(loop);
+}
+
+void loop_stop(struct loop *loop)
+{
+	loop->stop = true;
+}
+
+/* A full submission queue is handed to the kernel and is empty then. */
+static struct io_uring_sqe *loop_sqe(struct loop *loop)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(&loop->ring);
+
+	while (!sqe) {
+		io_uring_submit(&loop->ring);
+		sqe = io_uring_get_sqe(&loop->ring);
+	}
+	return sqe;
+}
+
+static struct loop_op *loop_op_get(struct loop *loop, loop_fn fn, void *arg)
+{
+	struct loop_op *op = loop->free;
+
+	/* The agent has a handful of files; running out means a leak of ours. */
+	if (!op) {
+		fprintf(stderr, "vmrepl-agent: internal error: event loop has no operation left\n");
+		abort();
+	}
+	loop->free = op->next;
+	op->fn = fn;
+	op->arg = arg;
+	loop->in_flight++;
+	return op;
+}
+
+static void loop_op_put(struct loop *loop, struct loop_op *op)
+{
+	op->next = loop->free;
+	loop->free = op;
+	loop->in_flight--;
+}
+
+struct loop_op *loop_poll(struct loop *loop, int fd, unsigned int events,
+			  loop_fn fn, void *arg)
+{
+	struct loop_op *op = loop_op_get(loop, fn, arg);
+	struct io_uring_sqe *sqe = loop_sqe(loop);
+
+	io_uring_prep_poll_add(sqe, fd, events);
+	io_uring_sqe_set_data(sqe, op);
+	return op;
+}
+
+struct loop_op *loop_accept(struct loop *loop, int fd, loop_fn fn, void *arg)
+{
+	struct loop_op *op = loop_op_get(loop, fn, arg);
+	struct io_uring_sqe *sqe = loop_sqe(loop);
+
+	io_uring_prep_accept(sqe, fd, NULL, NULL, SOCK_CLOEXEC);
+	io_uring_sqe_set_data(sqe, op);
+	return op;
+}
+
+struct loop_op *loop_connect(struct loop *loop, int fd,
+			     const struct sockaddr *addr, socklen_t len,
+			     loop_fn fn, void *arg)
+{
+	struct loop_op *op = loop_op_get(loop, fn, arg);
+	struct io_uring_sqe *sqe = loop_sqe(loop);
+
+	io_uring_prep_connect(sqe, fd, addr, len);
+	io_uring_sqe_set_data(sqe, op);
+	return op;
+}
+
+struct loop_op *loop_recv(struct loop *loop, int fd, void *buf, size_t len,
+			  loop_fn fn, void *arg)
+{
+	struct loop_op *op = loop_op_get(loop, fn, arg);
+	struct io_uring_sqe *sqe = loop_sqe(loop);
+
+	io_uring_prep_recv(sqe, fd, buf, len, 0);
+	io_uring_sqe_set_data(sqe, op);
+	return op;
+}
+
+struct loop_op *loop_sendmsg(struct loop *loop, int fd, const struct msghdr *msg,
+			     int flags, loop_fn fn, void *arg)
+{
+	struct loop_op *op = loop_op_get(loop, fn, arg);
+	struct io_uring_sqe *sqe = loop_sqe(loop);
+
+	io_uring_prep_sendmsg(sqe, fd, msg, (unsigned int)flags);
+	io_uring_sqe_set_data(sqe, op);
+	return op;
+}
+
+void loop_cancel(struct loop *loop, struct loop_op *op)
+{
+	struct io_uring_sqe *sqe;
+
+	if (!op)
+		return;
+	op->fn = NULL;
+	sqe = loop_sqe(loop);
+	io_uring_prep_cancel(sqe, op, 0);
+	io_uring_sqe_set_data(sqe, NULL);
+	/*
+	 * At once: the caller may close the fd next, and requests that wait in
+	 * the queue name files by number.
+	 */
+	io_uring_submit(&loop->ring);
+}
+
+void loop_timer_cancel(struct loop *loop, struct loop_timer *timer)
+{
+	struct loop_timer **p;
+
+	if (!timer->armed)
+		return;
+	for (p = &loop->timers; *p; p = &(*p)->next) {
+		if (*p == timer) {
+			*p = timer->next;
+			break;
+		}
+	}
+	timer->armed = false;
+}
+
+void loop_timer_set(struct loop *loop, struct loop_timer *timer, uint64_t ns)
+{
+	struct loop_timer **p;
+
+	loop_timer_cancel(loop, timer);
+	timer->due = loop_now() + ns;
+	for (p = &loop->timers; *p && (*p)->due <= timer->due; p = &(*p)->next)
+		;
+	timer->next = *p;
+	*p = timer;
+	timer->armed = true;
+}
+
+static void loop_run_timers(struct loop *loop)
+{
+	uint64_t now = loop_now();
+
+	while (loop->timers && loop->timers->due <= now) {
+		struct loop_timer *timer = loop->timers;
+
+		loop->timers = timer->next;
+		timer->armed = false;
+		timer->fn(timer->arg);
+	}
+}
+
+/* Returns how many completions there were. */
+static unsigned int loop_reap(struct loop *loop)
+{
+	struct io_uring_cqe *cqe;
+	unsigned int n = 0;
+
+	while (!io_uring_peek_cqe(&loop->ring, &cqe)) {
+		struct loop_op *op = io_uring_cqe_get_data(cqe);
+		int res = cqe->res;
+
+		io_uring_cqe_seen(&loop->ring, cqe);
+		n++;
+		if (!op)
+			continue;
+		if (op->fn) {
+			loop_fn fn = op->fn;
+			void *arg = op->arg;
+
+			loop_op_put(loop, op);
+			fn(arg, res);
+		} else {
+			loop_op_put(loop, op);
+		}
+	}
+	return n;
+}
+
+void loop_turn(struct loop *loop, uint64_t ns)
+{
+	struct __kernel_timespec ts;
+	struct io_uring_cqe *cqe;
+	uint64_t now = loop_now();
+
+	if (loop->timers) {
+		uint64_t left = loop->timers->due > now ? loop->timers->due - now : 0;
+
+		if (left < ns)
+			ns = left;
+	}
+	/* Completions are delivered in the wait: there always is one. */
+	if (!ns)
+		ns = 1;
+	ts.tv_sec = (long long)(ns / NSEC_PER_SEC);
+	ts.tv_nsec = (long long)(ns % NSEC_PER_SEC);
+	io_uring_submit_and_wait_timeout(&loop->ring, &cqe, 1, &ts, NULL);
+	loop_reap(loop);
+	loop_run_timers(loop);
+}
+
+void loop_run(struct loop *loop)
+{
+	loop->stop = false;
+	while (!loop->stop)
+		loop_turn(loop, 3600 * NSEC_PER_SEC);
+}

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * options: the command line.
+ */
+#ifndef VMREPL_OPTIONS_H
+#define VMREPL_OPTIONS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "link.h"
+#include "why.h"
+
+#define AGENT_VERSION	"0.1"
+
+enum options_verb {
+	OPTIONS_PRIMARY,
+	OPTIONS_STANDBY,
+	OPTIONS_STATUS,
+	OPTIONS_PROMOTE,
+	OPTIONS_RELEASE,
+	OPTIONS_HELP,
+	OPTIONS_VERSION,
+};
+
+/* VMREPL_DEBUG_BREAK: breaks an invariant on purpose, for tests. */
+enum options_break {
+	OPTIONS_BREAK_NONE,
+	OPTIONS_BREAK_ACK_EARLY,	/* I1: output goes before the ack */
+	OPTIONS_BREAK_APPLY_EARLY,	/* I2: pages are applied as they come */
+};
+
+/**
+ * struct options - what the user asked for
+ * @verb:          what to do
+ * @vm:            pid of the VMM; 0 where not given (status and promote only)
+ * @ops, @addr:    --to or --listen
+ * @interval_ns:   from the start of one epoch to the start of the next, at least
+ * @timeout_ns:    silence that counts as a loss
+ * @fence_command: run by /bin/sh, or NULL
+ * @fence_delay_ns: standby: from the loss to the fence command
+ * @qmp:           path of the QMP socket, or NULL: found by pid
+ * @ring_slots:    for the module; 0: its default
+ * @max_epoch:     standby: largest epoch, bytes; 0: from the RAM size
+ * @json:          file for events, or NULL
+ * @yes:           promote without asking
+ * @debug_break:   from the environment
+ */
+struct options {
+	enum options_verb verb;
+	pid_t vm;
+	const struct link_ops *ops;
+	struct link_addr addr;
+	uint64_t interval_ns;
+	uint64_t timeout_ns;
+	const char *fence_command;
+	uint64_t fence_delay_ns;
+	const char *qmp;
+	uint32_t ring_slots;
+	uint64_t max_epoch;
+	const char *json;
+	bool yes;
+	enum options_break debug_break;
+};
+
+/* The usage text, for --help. */
+extern const char options_usage[];
+
+/* Reads the command line and the environment. Returns 0, or -EINVAL and @why. */
+int options_parse(struct options *options, int argc, char **argv, struct why *why);
+
+#endif /* VMREPL_OPTIONS_H */
