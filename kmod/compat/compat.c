@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: GPL-2.0
+#include "compat.h"
+#include "ksym.h"
+
+void compat_drain_faults(struct mm_struct *mm)
+{
+	mmap_write_lock(mm);
+	mmap_write_unlock(mm);
+}
+
+int compat_set_log_dirty(struct kvm *kvm, struct kvm_memory_slot *slot, bool on)
+{
+	struct kvm_userspace_memory_region region = {
+		.slot = slot->id | (u32)slot->as_id << 16,
+		.flags = slot->flags,
+		.guest_phys_addr = slot->base_gfn << PAGE_SHIFT,
+		.memory_size = (u64)slot->npages << PAGE_SHIFT,
+		.userspace_addr = slot->userspace_addr,
+	};
+
+	if (on)
+		region.flags |= KVM_MEM_LOG_DIRTY_PAGES;
+	else
+		region.flags &= ~KVM_MEM_LOG_DIRTY_PAGES;
+	return ksym(__kvm_set_memory_region)(kvm, &region);
+}

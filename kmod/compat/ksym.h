@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Functions of the kernel and of KVM that are not exported to modules, or only
+ * to kvm-amd and kvm-intel. They are looked up by name, and called only through
+ * static calls: an indirect call to a function that the kernel sealed (IBT)
+ * would panic.
+ *
+ * A function of KVM's stays valid only while a VM lives, because the VM pins
+ * KVM's modules: vmrepl_ksym_bind() is called with a VM's file held, and what it
+ * bound is called only between a session's attach and its detach.
+ */
+#ifndef _VMREPL_KSYM_H
+#define _VMREPL_KSYM_H
+
+#include <linux/kvm_host.h>
+#include <linux/static_call.h>
+
+/* Not in any public header; arch/x86/kvm/mmu/mmu.c. */
+void kvm_arch_mmu_enable_log_dirty_pt_masked(struct kvm *kvm,
+					     struct kvm_memory_slot *slot,
+					     gfn_t gfn_offset,
+					     unsigned long mask);
+
+/* Hidden from modules by its header; arch/x86/mm/tlb.c. */
+void flush_tlb_mm_range(struct mm_struct *mm, unsigned long start,
+			unsigned long end, unsigned int stride_shift,
+			bool freed_tables);
+
+/* The one table: everything that is looked up. */
+#define VMREPL_KSYMS(sym)				\
+	sym(file_is_kvm)				\
+	sym(kvm_get_kvm_safe)				\
+	sym(kvm_put_kvm)				\
+	sym(kvm_get_running_vcpu)			\
+	sym(__kvm_set_memory_region)			\
+	sym(kvm_arch_mmu_enable_log_dirty_pt_masked)	\
+	sym(kvm_flush_remote_tlbs)			\
+	sym(flush_tlb_mm_range)
+
+#define VMREPL_KSYM_DECLARE(name) DECLARE_STATIC_CALL(vmrepl_##name, name);
+VMREPL_KSYMS(VMREPL_KSYM_DECLARE)
+
+/* Call a looked-up function: ksym(kvm_put_kvm)(kvm) */
+#define ksym(name) static_call(vmrepl_##name)
+
+/**
+ * vmrepl_ksym_init() - find the way to look symbols up
+ *
+ * Once, at load. Return: 0, or a negative errno after a line in the log.
+ */
+int vmrepl_ksym_init(void);
+
+/**
+ * vmrepl_ksym_bind() - look up the whole table
+ * @missing: set to the name that was not found, where one was not
+ *
+ * Caller holds a reference that pins KVM's modules, and session_lock, which
+ * protects the table. Sleeps. Return: 0 or -ENOENT.
+ */
+int vmrepl_ksym_bind(const char **missing);
+
+#endif /* _VMREPL_KSYM_H */

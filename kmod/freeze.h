@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The freeze: what was written since the last one becomes the set of an epoch,
+ * and every page of it is protected, so that the next write is seen again.
+ */
+#ifndef _VMREPL_FREEZE_H
+#define _VMREPL_FREEZE_H
+
+struct vmrepl_session;
+struct vmrepl_freeze;
+
+/**
+ * vmrepl_freeze() - VMREPL_FREEZE
+ * @s:	session; caller holds its lock
+ * @f:	in and out, see uapi
+ *
+ * Allocates nothing. Return: 0 or a negative errno, see uapi; on an error the
+ * set is as it was.
+ */
+int vmrepl_freeze(struct vmrepl_session *s, struct vmrepl_freeze *f);
+
+#endif /* _VMREPL_FREEZE_H */

@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: GPL-2.0
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/ftrace.h>
+#include <linux/kvm.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/moduleparam.h>
+#include <linux/uaccess.h>
+
+#include "compat/compat.h"
+#include "hooks.h"
+#include "hostpte.h"
+#include "log.h"
+#include "session.h"
+#include "vm.h"
+#include "worker.h"
+
+unsigned int debug_break;
+module_param(debug_break, uint, 0600);
+MODULE_PARM_DESC(debug_break,
+		 "For tests only: break an invariant (1 host writes, 2 KVM writes, 4 protection)");
+
+/*
+ * ftrace calls with preemption off unless told otherwise, and that is an RCU
+ * read-side section too; said again here so that it does not hang on it.
+ */
+static void notrace hook_dirty(unsigned long ip, unsigned long parent_ip,
+			       struct ftrace_ops *op, struct ftrace_regs *fregs)
+{
+	const struct kvm *kvm = (void *)compat_ftrace_arg(fregs, 0);
+	const struct kvm_memory_slot *slot = (void *)compat_ftrace_arg(fregs, 1);
+	gfn_t gfn = compat_ftrace_arg(fregs, 2);
+	struct vmrepl_session *s;
+
+	if (!slot || unlikely(debug_break & VMREPL_BREAK_KVM_WRITES))
+		return;
+	rcu_read_lock();
+	s = vmrepl_session_by_kvm(kvm);
+	if (s)
+		vmrepl_log_dirty(s, slot->userspace_addr +
+				    ((gfn - slot->base_gfn) << PAGE_SHIFT));
+	rcu_read_unlock();
+}
+
+static void notrace hook_fault(unsigned long ip, unsigned long parent_ip,
+			       struct ftrace_ops *op, struct ftrace_regs *fregs)
+{
+	struct vm_area_struct *vma = (void *)compat_ftrace_arg(fregs, 0);
+	unsigned long addr = compat_ftrace_arg(fregs, 1);
+	unsigned int flags = compat_ftrace_arg(fregs, 2);
+	unsigned long start, end, added;
+	struct vmrepl_session *s;
+
+	rcu_read_lock();
+	s = vmrepl_session_by_mm(vma->vm_mm);
+	if (s && !(debug_break & VMREPL_BREAK_HOST_WRITES) &&
+	    vmrepl_hostpte_fault_range(vma, addr, flags,
+				       vmrepl_worker_is_current(s),
+				       &start, &end)) {
+		added = vmrepl_log_range(s, start, end, true);
+		atomic64_add(added, &s->stats.host_faults);
+	}
+	rcu_read_unlock();
+}
+
+static void notrace hook_slot(unsigned long ip, unsigned long parent_ip,
+			      struct ftrace_ops *op, struct ftrace_regs *fregs)
+{
+	const struct kvm *kvm = (void *)compat_ftrace_arg(fregs, 0);
+	const struct kvm_memory_slot *slot = (void *)compat_ftrace_arg(fregs, 2);
+	enum kvm_mr_change change = compat_ftrace_arg(fregs, 3);
+	struct vmrepl_session *s;
+
+	/* Our own arming, or a VMM that turns logging on: nothing is lost. */
+	if (!slot || (change == KVM_MR_FLAGS_ONLY &&
+		      slot->flags & KVM_MEM_LOG_DIRTY_PAGES))
+		return;
+	rcu_read_lock();
+	s = vmrepl_session_by_kvm(kvm);
+	if (s)
+		WRITE_ONCE(s->stale, true);
+	rcu_read_unlock();
+}
+
+/* Both versions of the region begin with slot and flags. */
+static void notrace hook_ioctl(unsigned long ip, unsigned long parent_ip,
+			       struct ftrace_ops *op, struct ftrace_regs *fregs)
+{
+	struct file *file = (void *)compat_ftrace_arg(fregs, 0);
+	unsigned int cmd = compat_ftrace_arg(fregs, 1);
+	unsigned long arg = compat_ftrace_arg(fregs, 2);
+	struct { u32 slot, flags; } head;
+	struct vmrepl_session *s;
+
+	if (!COMPAT_SET_REGION_CMD(cmd))
+		return;
+	rcu_read_lock();
+	s = vmrepl_session_by_kvm(file->private_data);
+	/* The VMM has just written it; should it be gone, KVM says EFAULT too. */
+	if (s && !copy_from_user_nofault(&head, (void __user *)arg,
+					 sizeof(head)))
+		vmrepl_vm_asked(s, head.slot,
+				head.flags & KVM_MEM_LOG_DIRTY_PAGES);
+	rcu_read_unlock();
+}
+
+static struct {
+	const char *function;
+	struct ftrace_ops ops;
+} hooks[] = {
+	{ "mark_page_dirty_in_slot", { .func = hook_dirty } },
+	{ "handle_mm_fault", { .func = hook_fault } },
+	{ "kvm_arch_commit_memory_region", { .func = hook_slot } },
+	{ "kvm_vm_ioctl", { .func = hook_ioctl } },
+};
+
+static void hook_off(struct ftrace_ops *ops)
+{
+	unregister_ftrace_function(ops);
+	/* Not ftrace_free_filter(): its reuse frees twice on 6.1. */
+	ftrace_set_filter(ops, NULL, 0, 1);
+}
+
+static int hook_on(struct ftrace_ops *ops, const char *function)
+{
+	char name[KSYM_NAME_LEN];
+	int err;
+
+	/* ftrace writes into the string that it is given. */
+	strscpy(name, function, sizeof(name));
+	err = ftrace_set_filter(ops, name, strlen(name), 1);
+	if (err)
+		return err;
+	err = register_ftrace_function(ops);
+	if (err)
+		ftrace_set_filter(ops, NULL, 0, 1);
+	return err;
+}
+
+int vmrepl_hooks_on(void)
+{
+	int i, err;
+
+	for (i = 0; i < ARRAY_SIZE(hooks); i++) {
+		err = hook_on(&hooks[i].ops, hooks[i].function);
+		if (err) {
+			pr_err("%s cannot be traced (%d): CONFIG_DYNAMIC_FTRACE is off or ftrace is disabled\n",
+			       hooks[i].function, err);
+			goto undo;
+		}
+	}
+	return 0;
+
+undo:
+	while (i--)
+		hook_off(&hooks[i].ops);
+	return err;
+}
+
+void vmrepl_hooks_off(void)
+{
+	int i = ARRAY_SIZE(hooks);
+
+	while (i--)
+		hook_off(&hooks[i].ops);
+}
+
+static void notifier_log(struct mmu_notifier *mn,
+			 const struct mmu_notifier_range *range)
+{
+	struct vmrepl_session *s = container_of(mn, struct vmrepl_session,
+						notifier);
+
+	if (debug_break & VMREPL_BREAK_HOST_WRITES)
+		return;
+	atomic64_add(vmrepl_log_range(s, range->start, range->end, true),
+		     &s->stats.host_ranges);
+}
+
+static int notifier_start(struct mmu_notifier *mn,
+			  const struct mmu_notifier_range *range)
+{
+	notifier_log(mn, range);
+	return 0;
+}
+
+/*
+ * Once more at the end: a freeze between the two copies what was there before,
+ * and the change must be in the epoch after it.
+ */
+static void notifier_end(struct mmu_notifier *mn,
+			 const struct mmu_notifier_range *range)
+{
+	notifier_log(mn, range);
+}
+
+static void notifier_release(struct mmu_notifier *mn, struct mm_struct *mm)
+{
+	struct vmrepl_session *s = container_of(mn, struct vmrepl_session,
+						notifier);
+
+	WRITE_ONCE(s->gone, true);
+	wake_up_all(&s->poll_wait);
+}
+
+static const struct mmu_notifier_ops notifier_ops = {
+	.invalidate_range_start = notifier_start,
+	.invalidate_range_end = notifier_end,
+	.release = notifier_release,
+};
+
+int vmrepl_notifier_on(struct vmrepl_session *s)
+{
+	s->notifier.ops = &notifier_ops;
+	return mmu_notifier_register(&s->notifier, s->mm);
+}
+
+void vmrepl_notifier_off(struct vmrepl_session *s)
+{
+	mmu_notifier_unregister(&s->notifier, s->mm);
+}

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Who tells the logs. All hooks are on while there is at least one session.
+ *
+ *	function traced			what it tells
+ *	mark_page_dirty_in_slot		a vCPU or KVM itself writes a guest page
+ *	handle_mm_fault			a fault in the VMM makes pages writable
+ *	kvm_arch_commit_memory_region	a memslot came, changed or went
+ *	kvm_vm_ioctl			what the VMM itself wants of a memslot
+ *
+ * and, for each session, an mmu_notifier: changes of the VMM's mappings that
+ * come without a fault (mprotect, madvise, collapse to a huge page, migration).
+ *
+ * What is held when a hook is entered differs: mark_page_dirty_in_slot may come
+ * under rq->lock with IRQs off. Nothing here sleeps, locks, allocates or prints.
+ */
+#ifndef _VMREPL_HOOKS_H
+#define _VMREPL_HOOKS_H
+
+struct vmrepl_session;
+
+/* VMREPL_BREAK_*: see docs/testing.md. */
+#define VMREPL_BREAK_HOST_WRITES	(1u << 0)
+#define VMREPL_BREAK_KVM_WRITES		(1u << 1)
+#define VMREPL_BREAK_PROTECT		(1u << 2)
+extern unsigned int debug_break;
+
+/**
+ * vmrepl_hooks_on(), vmrepl_hooks_off() - for all sessions at once
+ *
+ * Caller holds session_lock. Sleeps, 0.1 to 0.3 s. When off() returns, no hook
+ * is running. Return: 0 or a negative errno, and no hook is on then.
+ */
+int vmrepl_hooks_on(void);
+void vmrepl_hooks_off(void);
+
+/**
+ * vmrepl_notifier_on(), vmrepl_notifier_off() - watch a session's mappings
+ * @s:	session; for on(), mm_users of s->mm is held
+ *
+ * Sleep. When off() returns, no callback is running.
+ */
+int vmrepl_notifier_on(struct vmrepl_session *s);
+void vmrepl_notifier_off(struct vmrepl_session *s);
+
+#endif /* _VMREPL_HOOKS_H */

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: GPL-2.0
+#include <linux/mm.h>
+#include <linux/pgtable.h>
+
+#include "compat/ksym.h"
+#include "hostpte.h"
+
+/* The PMD of an address, or NULL where there is none. */
+static pmd_t *pmd_of(struct mm_struct *mm, unsigned long addr)
+{
+	pgd_t *pgd = pgd_offset(mm, addr);
+	p4d_t *p4d;
+	pud_t *pud;
+
+	if (pgd_none(*pgd))
+		return NULL;
+	p4d = p4d_offset(pgd, addr);
+	if (p4d_none(*p4d))
+		return NULL;
+	pud = pud_offset(p4d, addr);
+	if (pud_none(*pud) || pud_leaf(*pud))
+		return NULL;
+	return pmd_offset(pud, addr);
+}
+
+static bool pmd_is_table(pmd_t pmd)
+{
+	return !pmd_none(pmd) && pmd_present(pmd) && !pmd_leaf(pmd);
+}
+
+bool vmrepl_hostpte_fault_range(struct vm_area_struct *vma, unsigned long addr,
+				unsigned int flags, bool ours,
+				unsigned long *start, unsigned long *end)
+{
+	pmd_t *pmdp = pmd_of(vma->vm_mm, addr), pmd;
+
+	/*
+	 * Our own reads of private memory map the zero page, or what was
+	 * swapped out, read-only. Shared memory they map writable.
+	 */
+	if (ours && vma_is_anonymous(vma) && !(flags & FAULT_FLAG_WRITE))
+		return false;
+
+	if (pmdp) {
+		pmd = READ_ONCE(*pmdp);
+		if (pmd_is_table(pmd) &&
+		    pte_present(READ_ONCE(*pte_offset_kernel(&pmd, addr)))) {
+			*start = addr & PAGE_MASK;
+			*end = *start + PAGE_SIZE;
+			return true;
+		}
+	}
+
+	/*
+	 * A huge page becomes writable as a whole; where nothing is mapped yet,
+	 * a huge page or the neighbours may be mapped along (fault-around).
+	 */
+	*start = max(addr & PMD_MASK, vma->vm_start);
+	*end = min((addr & PMD_MASK) + PMD_SIZE, vma->vm_end);
+	return true;
+}
+
+static void changed(struct vmrepl_hostpte *p, unsigned long start,
+		    unsigned long end)
+{
+	if (p->start == p->end) {
+		p->start = start;
+		p->end = end;
+	} else {
+		p->start = min(p->start, start);
+		p->end = max(p->end, end);
+	}
+}
+
+/*
+ * The lock-free pinning in mm/gup.c takes its reference and then looks whether
+ * the entry is still the one it saw. Changing the entry and taking the reference
+ * are both full barriers on x86: either that sees the change, or this sees the pin.
+ */
+static bool pfn_pinned(unsigned long pfn)
+{
+	struct page *page = pfn_to_online_page(pfn);
+
+	return page && page_maybe_dma_pinned(page);
+}
+
+/* Return: there was a huge page, and @addr's page in it may be pinned. */
+static bool protect_huge(struct vmrepl_hostpte *p, pmd_t *pmdp,
+			 unsigned long addr)
+{
+	unsigned long base = addr & PMD_MASK;
+	bool pinned = false;
+	spinlock_t *ptl;
+
+	ptl = pmd_lock(p->mm, pmdp);
+	if (pmd_present(*pmdp) && pmd_leaf(*pmdp)) {
+		if (pmd_write(*pmdp)) {
+			pmdp_set_wrprotect(p->mm, base, pmdp);
+			changed(p, base, base + PMD_SIZE);
+		}
+		pinned = pfn_pinned(pmd_pfn(*pmdp) +
+				    ((addr - base) >> PAGE_SHIFT));
+	}
+	spin_unlock(ptl);
+	return pinned;
+}
+
+static bool protect_pte(struct vmrepl_hostpte *p, pmd_t *pmdp,
+			unsigned long addr)
+{
+	bool pinned = false;
+	spinlock_t *ptl;
+	pte_t *ptep;
+
+	ptl = pte_lockptr(p->mm, pmdp);
+	spin_lock(ptl);
+	ptep = pte_offset_kernel(pmdp, addr);
+	if (pte_present(*ptep) && !pte_special(*ptep)) {
+		if (pte_write(*ptep)) {
+			ptep_set_wrprotect(p->mm, addr, ptep);
+			changed(p, addr, addr + PAGE_SIZE);
+		}
+		pinned = pfn_pinned(pte_pfn(*ptep));
+	}
+	spin_unlock(ptl);
+	return pinned;
+}
+
+unsigned long vmrepl_hostpte_protect(struct vmrepl_hostpte *p, unsigned long hva,
+				     unsigned long mask)
+{
+	unsigned long bit, pinned = 0;
+
+	for_each_set_bit(bit, &mask, BITS_PER_LONG) {
+		unsigned long addr = hva + (bit << PAGE_SHIFT);
+		pmd_t *pmdp = pmd_of(p->mm, addr), pmd;
+
+		if (!pmdp)
+			continue;
+		pmd = READ_ONCE(*pmdp);
+		if (pmd_is_table(pmd)) {
+			if (protect_pte(p, pmdp, addr))
+				pinned |= BIT(bit);
+		} else if (!pmd_none(pmd) && protect_huge(p, pmdp, addr)) {
+			pinned |= BIT(bit);
+		}
+	}
+	return pinned;
+}
+
+void vmrepl_hostpte_flush(struct vmrepl_hostpte *p)
+{
+	if (p->start != p->end)
+		ksym(flush_tlb_mm_range)(p->mm, p->start, p->end, PAGE_SHIFT,
+					 false);
+	p->start = 0;
+	p->end = 0;
+}
+

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: GPL-2.0
+#include <linux/mm.h>
+#include <linux/vmalloc.h>
+
+#include "ring.h"
+
+#define REC_OFFSET	PAGE_SIZE
+
+static size_t data_offset(u32 nr_slots)
+{
+	return REC_OFFSET + PAGE_ALIGN(nr_slots * sizeof(struct vmrepl_rec));
+}
+
+size_t vmrepl_ring_bytes(u32 nr_slots)
+{
+	return data_offset(nr_slots) + (size_t)nr_slots * VMREPL_PAGE_SIZE;
+}
+
+int vmrepl_ring_alloc(struct vmrepl_ring_mem *r, u32 nr_slots)
+{
+	r->mem = vmalloc_user(vmrepl_ring_bytes(nr_slots));
+	if (!r->mem)
+		return -ENOMEM;
+
+	r->recs = (void *)r->mem + REC_OFFSET;
+	r->data = (void *)r->mem + data_offset(nr_slots);
+	r->nr_slots = nr_slots;
+	r->mem->abi = VMREPL_ABI;
+	r->mem->nr_slots = nr_slots;
+	r->mem->rec_offset = REC_OFFSET;
+	r->mem->data_offset = data_offset(nr_slots);
+	return 0;
+}
+
+void vmrepl_ring_free(struct vmrepl_ring_mem *r)
+{
+	vfree(r->mem);
+	r->mem = NULL;
+}
+
+long vmrepl_ring_room(struct vmrepl_ring_mem *r)
+{
+	/* (B) in uapi: the agent is done with what is behind the tail. */
+	u64 tail = smp_load_acquire(&r->mem->tail);
+
+	if (tail - r->tail > r->shown - r->tail)
+		return -EPROTO;
+	r->tail = tail;
+	return r->nr_slots - (r->head - tail);
+}
+
+void *vmrepl_ring_page(struct vmrepl_ring_mem *r)
+{
+	return r->data +
+	       (size_t)(r->head & (r->nr_slots - 1)) * VMREPL_PAGE_SIZE;
+}
+
+void vmrepl_ring_put(struct vmrepl_ring_mem *r, const struct vmrepl_rec *rec)
+{
+	r->recs[r->head & (r->nr_slots - 1)] = *rec;
+	r->head++;
+}
+
+void vmrepl_ring_publish(struct vmrepl_ring_mem *r)
+{
+	/* poll() compares with this one; the agent must not be believed. */
+	WRITE_ONCE(r->shown, r->head);
+	/* (A) in uapi: records and pages before the head that shows them. */
+	smp_store_release(&r->mem->head, r->head);
+}
+
+void vmrepl_ring_want_kick(struct vmrepl_ring_mem *r, bool want)
+{
+	u32 flags = READ_ONCE(r->mem->flags);
+
+	if (want)
+		flags |= VMREPL_RING_NEED_KICK;
+	else
+		flags &= ~VMREPL_RING_NEED_KICK;
+	WRITE_ONCE(r->mem->flags, flags);
+	/* Pairs with the barrier between the agent's tail and its look here. */
+	smp_mb();
+}
+
+void vmrepl_ring_set_broken(struct vmrepl_ring_mem *r)
+{
+	WRITE_ONCE(r->mem->flags,
+		   READ_ONCE(r->mem->flags) | VMREPL_RING_BROKEN);
+}
+
+bool vmrepl_ring_readable(struct vmrepl_ring_mem *r)
+{
+	return READ_ONCE(r->shown) != READ_ONCE(r->mem->tail);
+}
+
+int vmrepl_ring_mmap(struct vmrepl_ring_mem *r, struct vm_area_struct *vma)
+{
+	if (vma->vm_end - vma->vm_start != vmrepl_ring_bytes(r->nr_slots))
+		return -EINVAL;
+	return remap_vmalloc_range(vma, r->mem, 0);
+}

@@ -1,0 +1,314 @@
+// SPDX-License-Identifier: GPL-2.0
+#include <linux/kthread.h>
+#include <linux/mm.h>
+#include <linux/sched/mm.h>
+#include <linux/string.h>
+#include <linux/uaccess.h>
+
+#include "compat/compat.h"
+#include "log.h"
+#include "region.h"
+#include "ring.h"
+#include "session.h"
+#include "worker.h"
+
+/* Pages that a worker takes from the bitmaps at a time. */
+#define SCAN_PAGES	512UL
+/* Records after which the agent is told. */
+#define PUBLISH_EVERY	32
+
+/* What one worker does in one epoch. */
+struct job {
+	struct vmrepl_log *log;
+	struct vmrepl_session *s;
+	int half;
+	bool have_mm;
+	u64 records;
+};
+
+bool vmrepl_worker_is_current(struct vmrepl_session *s)
+{
+	unsigned int i;
+
+	if (!(current->flags & PF_KTHREAD))
+		return false;
+	for (i = 0; i < s->nr_logs; i++)
+		if (READ_ONCE(s->logs[i].worker) == current)
+			return true;
+	return false;
+}
+
+static void publish(struct job *job)
+{
+	vmrepl_ring_publish(&job->log->ring);
+	if (wq_has_sleeper(&job->s->poll_wait))
+		wake_up_interruptible(&job->s->poll_wait);
+}
+
+static bool job_get_mm(struct job *job)
+{
+	if (!job->have_mm) {
+		if (!mmget_not_zero(job->s->mm))
+			return false;
+		kthread_use_mm(job->s->mm);
+		job->have_mm = true;
+	}
+	return true;
+}
+
+static void job_put_mm(struct job *job)
+{
+	if (job->have_mm) {
+		kthread_unuse_mm(job->s->mm);
+		/* Never the last one here: exit_mmap() would wait for us. */
+		mmput_async(job->s->mm);
+		job->have_mm = false;
+	}
+}
+
+static bool hopeless(struct job *job)
+{
+	return kthread_should_stop() || READ_ONCE(job->s->broken);
+}
+
+/*
+ * Wait until @want records fit. The VMM's memory is let go meanwhile, so that a
+ * slow agent never keeps a dead VMM's memory.
+ * Return: there is room; false if the epoch cannot be finished.
+ */
+static bool wait_for_room(struct job *job, long want)
+{
+	struct vmrepl_ring_mem *ring = &job->log->ring;
+	long room = vmrepl_ring_room(ring);
+
+	if (likely(room >= want))
+		return true;
+
+	publish(job);
+	job_put_mm(job);
+	atomic64_inc(&job->s->stats.ring_full);
+	vmrepl_ring_want_kick(ring, true);
+	wait_event_idle(job->log->wait, hopeless(job) ||
+			(room = vmrepl_ring_room(ring)) >= want || room < 0);
+	vmrepl_ring_want_kick(ring, false);
+
+	if (room < 0)
+		vmrepl_session_break(job->s, VMREPL_BROKEN_RING);
+	return !hopeless(job);
+}
+
+/* Memory that no memslot names any more may be gone from the VMM: not a loss. */
+static bool still_guest_memory(struct vmrepl_session *s, unsigned long hva)
+{
+	struct kvm_memory_slot *slot;
+	bool found = false;
+	int as, bkt, idx;
+
+	idx = srcu_read_lock(&s->kvm->srcu);
+	for (as = 0; as < compat_address_spaces(s->kvm) && !found; as++)
+		kvm_for_each_memslot(slot, bkt, __kvm_memslots(s->kvm, as))
+			if (hva - slot->userspace_addr <
+			    slot->npages << PAGE_SHIFT)
+				found = true;
+	srcu_read_unlock(&s->kvm->srcu, idx);
+	return found;
+}
+
+static bool copy_page_at(struct job *job, unsigned long hva)
+{
+	struct vmrepl_session *s = job->s;
+	struct vmrepl_rec rec = {
+		.hva = hva,
+		.epoch = s->epoch,
+		.type = VMREPL_REC_PAGE,
+	};
+	void *to;
+
+	/* One more for END: so it always has room, and closing never waits. */
+	if (!wait_for_room(job, 2) || !job_get_mm(job))
+		return false;
+
+	to = vmrepl_ring_page(&job->log->ring);
+	if (copy_from_user(to, (void __user *)hva, PAGE_SIZE)) {
+		if (!still_guest_memory(s, hva))
+			return true;
+		atomic64_inc(&s->stats.copy_errors);
+		vmrepl_session_break(s, VMREPL_BROKEN_COPY);
+		return false;
+	}
+	if (!memchr_inv(to, 0, PAGE_SIZE)) {
+		rec.type = VMREPL_REC_ZERO;
+		atomic64_inc(&s->stats.zero_pages);
+	}
+	vmrepl_ring_put(&job->log->ring, &rec);
+	if (++job->records % PUBLISH_EVERY == 0)
+		publish(job);
+	return true;
+}
+
+static bool copy_log(struct job *job)
+{
+	struct vmrepl_log_half *half = &job->log->half[job->half];
+	int i, nr = atomic_read(&half->nr);
+
+	for (i = 0; i < nr; i++) {
+		u64 entry = half->entries[i];
+		struct vmrepl_region *r =
+			&job->s->regions.tab[entry >> VMREPL_ENTRY_SHIFT];
+		unsigned long page = entry & (BIT_ULL(VMREPL_ENTRY_SHIFT) - 1);
+
+		if (!test_and_clear_bit(page, r->dirty[job->half]))
+			continue;
+		if (!copy_page_at(job, r->start + (page << PAGE_SHIFT)))
+			return false;
+		cond_resched();
+	}
+	return true;
+}
+
+static bool copy_piece(struct job *job, struct vmrepl_region *r,
+		       unsigned long first)
+{
+	unsigned long last = min(first + SCAN_PAGES, r->nr_pages);
+	unsigned long *bits = r->dirty[job->half];
+	unsigned long page;
+
+	for (page = find_next_bit(bits, last, first); page < last;
+	     page = find_next_bit(bits, last, page + 1)) {
+		if (!test_and_clear_bit(page, bits))
+			continue;
+		if (!copy_page_at(job, r->start + (page << PAGE_SHIFT)))
+			return false;
+		cond_resched();
+	}
+	return true;
+}
+
+/* Pieces are numbered through all regions; each is taken by one worker. */
+static bool copy_bitmaps(struct job *job)
+{
+	struct vmrepl_session *s = job->s;
+
+	for (;;) {
+		u64 piece = atomic64_fetch_inc(&s->scan);
+		unsigned int i;
+
+		for (i = 0; i < s->regions.nr; i++) {
+			struct vmrepl_region *r = &s->regions.tab[i];
+			u64 pieces = DIV_ROUND_UP(r->nr_pages, SCAN_PAGES);
+
+			if (piece < pieces) {
+				if (!copy_piece(job, r, piece * SCAN_PAGES))
+					return false;
+				break;
+			}
+			piece -= pieces;
+		}
+		if (i == s->regions.nr)
+			return true;
+	}
+}
+
+static void close_epoch(struct job *job)
+{
+	struct vmrepl_session *s = job->s;
+	struct vmrepl_rec end = {
+		.epoch = s->epoch,
+		.arg = job->records,
+		.type = VMREPL_REC_END,
+	};
+
+	atomic64_add(job->records, &s->stats.pages);
+	vmrepl_log_reset(job->log, job->half);
+	vmrepl_ring_put(&job->log->ring, &end);
+	job->log->done = s->epoch;
+	/* Release: the next freeze sees the half empty when it sees us done. */
+	atomic_dec_return_release(&s->busy);
+	publish(job);
+}
+
+static void do_epoch(struct vmrepl_log *log)
+{
+	struct vmrepl_session *s = log->s;
+	struct job job = { .log = log, .s = s, .half = s->epoch_half };
+	bool whole;
+
+	/* END needs room even where there is no page. */
+	whole = wait_for_room(&job, 1) && copy_log(&job) &&
+		(!s->epoch_scan || copy_bitmaps(&job));
+	job_put_mm(&job);
+	if (whole)
+		close_epoch(&job);
+	else
+		log->done = s->epoch;
+}
+
+static int worker_main(void *data)
+{
+	struct vmrepl_log *log = data;
+
+	while (!kthread_should_stop()) {
+		/* Acquire: the freeze has set up what this epoch is. */
+		if (smp_load_acquire(&log->s->epoch_started) != log->done)
+			do_epoch(log);
+		wait_event_idle(log->wait, kthread_should_stop() ||
+				smp_load_acquire(&log->s->epoch_started) !=
+				log->done);
+	}
+	return 0;
+}
+
+int vmrepl_workers_create(struct vmrepl_session *s)
+{
+	struct task_struct *task;
+	unsigned int i;
+
+	for (i = 0; i < s->nr_logs; i++) {
+		task = kthread_run(worker_main, &s->logs[i], "vmrepl/%d-%u",
+				   s->kvm->userspace_pid, i);
+		if (IS_ERR(task)) {
+			vmrepl_workers_destroy(s);
+			return PTR_ERR(task);
+		}
+		WRITE_ONCE(s->logs[i].worker, task);
+	}
+	return 0;
+}
+
+void vmrepl_workers_destroy(struct vmrepl_session *s)
+{
+	unsigned int i;
+
+	for (i = s->nr_logs; i--; ) {
+		if (s->logs[i].worker)
+			kthread_stop(s->logs[i].worker);
+		WRITE_ONCE(s->logs[i].worker, NULL);
+	}
+}
+
+void vmrepl_workers_start(struct vmrepl_session *s, int h, bool scan)
+{
+	unsigned int i;
+
+	s->epoch_half = h;
+	s->epoch_scan = scan;
+	atomic64_set(&s->scan, 0);
+	atomic_set(&s->busy, s->nr_logs);
+	/* Pairs with the acquires in worker_main(). */
+	smp_store_release(&s->epoch_started, s->epoch);
+	for (i = 0; i < s->nr_logs; i++)
+		wake_up(&s->logs[i].wait);
+}
+
+bool vmrepl_workers_busy(struct vmrepl_session *s)
+{
+	return atomic_read_acquire(&s->busy);
+}
+
+void vmrepl_workers_kick(struct vmrepl_session *s)
+{
+	unsigned int i;
+
+	for (i = 0; i < s->nr_logs; i++)
+		wake_up(&s->logs[i].wait);
+}
