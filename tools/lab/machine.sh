@@ -6,7 +6,6 @@
 
 CFLAGS=(-std=gnu11 -D_GNU_SOURCE -O2 -static -Wall -Wextra -Werror)
 READY_SECONDS=120
-POWER_CUT_MS=5000
 
 host_dir() {
 	[[ $1 =~ ^[a-z][a-z0-9-]*$ ]] || usage_error "'$1' is no name for a host (a-z, 0-9, -)"
@@ -31,7 +30,7 @@ need_host() {
 # init_key: changes with everything that the hosts' initramfs is made of.
 init_key() {
 	(cd "$LAB_DIR" && echo "$KERNEL" "${CFLAGS[@]}" &&
-		cat "$CACHE/kernel-$KERNEL/release" ./*.c ./*.h host-init initramfs-init lab-power machine.sh) |
+		cat "$CACHE/kernel-$KERNEL/release" ./*.c ./*.h ./*-init lab-power machine.sh) |
 		sha256sum | cut -c1-16
 }
 
@@ -72,6 +71,15 @@ build_init() {
 	cp "$tmp/courier" "$LAB_DIR/host-init" "$LAB_DIR/lab-power" "$tmp/root/"
 	cp "$LAB_DIR/initramfs-init" "$tmp/root/init"
 	pack "$tmp/root" "$tmp/initramfs"
+	rm -rf "$tmp/root"
+
+	mkdir -p "$tmp"/root/{bin,proc,dev}
+	put_modules "$KERNEL" "$tmp/root" kvm_amd kvm_intel
+	cp "$(command -v busybox)" "$tmp/root/bin/busybox"
+	cp "$LAB_DIR/probe-init" "$tmp/root/init"
+	chmod 755 "$tmp/root/init"
+	gcc "${CFLAGS[@]}" -o "$tmp/root/kvmprobe" "$LAB_DIR"/kvmprobe.c
+	pack "$tmp/root" "$tmp/probe"
 	rm -rf "$tmp/root" "$dest"
 	mv -T "$tmp" "$dest"
 }
@@ -106,7 +114,7 @@ topology() {
 }
 
 cmd_up() {
-	local name=${1:-} smp= mem= append= share=$REPO dir
+	local name=${1:-} smp= mem= append= accel= share=$REPO dir
 
 	[[ $name && $name != -* ]] || usage_error "up: which host?"
 	shift
@@ -115,6 +123,7 @@ cmd_up() {
 		--kernel) KERNEL=${2:?--kernel wants a series}; shift ;;
 		--smp) smp=${2:?--smp wants a number}; shift ;;
 		--mem) mem=${2:?--mem wants a size}; shift ;;
+		--accel) accel=${2:?--accel wants kvm or tcg}; shift ;;
 		--append) append=${2?--append wants kernel options}; shift ;;
 		--share) share=$(realpath "${2:?--share wants a directory}"); shift ;;
 		*) usage_error "up: unknown argument $1" ;;
@@ -126,7 +135,8 @@ cmd_up() {
 	[[ "$share$CACHE" != *[[:space:]]* ]] || die "the lab needs paths without blanks: $share, $CACHE"
 	[[ -d $share ]] || die "$share is not a directory"
 	prepare
-	boot "$name" "${smp:-$(default_smp "$name")}" "${mem:-$(default_mem "$name")}" "$append" "$share"
+	boot "$name" "${accel:-$(choose_accelerator)}" "${smp:-$(default_smp "$name")}" \
+		"${mem:-$(default_mem "$name")}" "$append" "$share"
 }
 
 default_smp() {
@@ -141,17 +151,12 @@ default_mem() {
 	esac
 }
 
-# accelerator: how the lab's emulator runs a host.
-accelerator() {
-	echo "-accel tcg,thread=multi -cpu max,+svm,+npt"
-}
-
 boot() {
-	local name=$1 smp=$2 mem=$3 append=$4 share=$5
+	local name=$1 accel=$2 smp=$3 mem=$4 append=$5 share=$6
 	local dir init began wire link args=() i=0
 
 	dir=$(host_dir "$name")
-	init=$CACHE/init-$(init_key)
+	init=$CACHE/init-$INIT_KEY
 	rm -rf "$dir"
 	mkdir -p "$dir"
 	ln -s "$init" "$dir/init"
@@ -171,14 +176,12 @@ boot() {
 	done
 	began=$EPOCHREALTIME
 	# shellcheck disable=SC2046
-	VMREPL_CACHE=$CACHE "$CACHE/emulator/usr/bin/qemu-system-x86_64" \
-		-name "lab-$LAB-$name" $(accelerator) -M q35 -smp "$smp" -m "$mem" \
-		-L "$CACHE/emulator/usr/share/qemu" -L "$CACHE/emulator/usr/share/seabios" \
-		-nodefaults -display none -no-reboot -daemonize -pidfile "$dir/pid" \
+	VMREPL_CACHE=$CACHE "${EMULATOR[@]}" -name "lab-$LAB-$name" $(accelerator_options "$accel") \
+		-smp "$smp" -m "$mem" -daemonize -pidfile "$dir/pid" \
 		-serial "file:$dir/console.log" -qmp "unix:$dir/qmp.sock,server=on,wait=off" \
-		-kernel "$CACHE/kernel-$KERNEL/boot/vmlinux-$(<"$CACHE/kernel-$KERNEL/release")" \
+		-kernel "$(kernel_image)" \
 		-initrd "$init/initramfs" \
-		-append "console=ttyS0 quiet mitigations=off oops=panic panic=-1 lab.state=$dir $append" \
+		-append "console=ttyS0 loglevel=5 mitigations=off oops=panic panic=-1 lab.state=$dir $(accelerator_append "$accel") $append" \
 		-fsdev "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap" \
 		-device virtio-9p-pci,fsdev=root,mount_tag=root \
 		-fsdev "local,id=share,path=$share,security_model=none,readonly=on,multidevs=remap" \
@@ -188,13 +191,13 @@ boot() {
 		die "the emulator did not start host $name"
 	}
 	wait_ready "$name"
-	printf 'lab: host %s is up: %s, %s CPUs, %s, %.1f s\n' "$name" \
-		"$(<"$CACHE/kernel-$KERNEL/release")" "$smp" "$mem" \
-		"$(bc_minus "$EPOCHREALTIME" "$began")" >&2
+	printf 'lab: host %s is up: %s, %s, %s CPUs, %s, %.1f s\n' "$name" \
+		"$accel" "$(<"$CACHE/kernel-$KERNEL/release")" "$smp" "$mem" \
+		"$(minus "$EPOCHREALTIME" "$began")" >&2
 }
 
-# bc_minus A B: seconds with a fraction.
-bc_minus() {
+# minus A B: seconds with a fraction.
+minus() {
 	awk -v a="$1" -v b="$2" 'BEGIN { printf "%.3f", a - b }'
 }
 
@@ -219,52 +222,21 @@ wait_ready() {
 	[[ -s $dir/port ]] || die "the emulator of $name does not say where its courier is"
 }
 
-cmd_run() {
-	local name=${1:-} options=() script= dir
+# cmd_pair: what "up" takes goes to all three hosts.
+cmd_pair() {
+	local name pid pids=()
 
-	[[ $name && $name != -* ]] || usage_error "run: in which host?"
-	shift
-	while (($#)); do
-		case $1 in
-		--timeout) options+=(--timeout "${2:?--timeout wants seconds}"); shift ;;
-		--env) options+=(--env "${2:?--env wants NAME=VALUE}"); shift ;;
-		--stdin) options+=(--stdin) ;;
-		--tty) options+=(--tty) ;;
-		--script) script=${2:?--script wants a file}; shift 2; break ;;
-		--) shift; break ;;
-		-*) usage_error "run: unknown option $1" ;;
-		*) break ;;
-		esac
-		shift
+	prepare
+	choose_accelerator >/dev/null
+	for name in a b client; do
+		host_pid "$name" >/dev/null || {
+			"$LAB_DIR/lab" up "$name" "$@" &
+			pids+=($!)
+		}
 	done
-	need_host "$name"
-	dir=$(host_dir "$name")
-	if [[ $script ]]; then
-		[[ -r $script ]] || die "$script cannot be read"
-		set -- bash -c "$(<"$script")" "$script" "$@"
-	fi
-	(($#)) || usage_error "run: which command?"
-	exec "$dir/init/courier" "$(<"$dir/port")" \
-		--dir "$PWD" "${options[@]}" -- "$@"
-}
-
-cmd_shell() {
-	[[ $# == 1 ]] || usage_error "shell: in which host?"
-	cmd_run "$1" --tty --env "TERM=${TERM:-linux}" -- bash -i
-}
-
-# power_cut NAME: SIGKILL; succeeds only when the emulator is seen dead.
-power_cut() {
-	local pid
-
-	pid=$(host_pid "$1") || return 0
-	"$(host_dir "$1")/init/powercut" "$pid" "$POWER_CUT_MS"
-}
-
-cmd_kill() {
-	[[ $# == 1 ]] || usage_error "kill: which host?"
-	need_host "$1"
-	power_cut "$1" || die "host $1 could not be killed"
+	for pid in "${pids[@]}"; do
+		wait "$pid" || die "not all hosts came up"
+	done
 }
 
 cmd_down() {
@@ -287,7 +259,3 @@ cmd_down() {
 	done
 }
 
-cmd_log() {
-	[[ $# == 1 ]] || usage_error "log: of which host?"
-	cat "$(host_dir "$1")/console.log" 2>/dev/null || die "host $1 has no log"
-}

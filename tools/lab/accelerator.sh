@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: GPL-2.0
+# accelerator: how the lab's emulator runs a host: with this machine's KVM where
+# that is seen to work with another KVM inside, else with emulated AMD SVM.
+
+PROBE_SECONDS=30
+
+# The lab's QEMU with its own firmware, and what all its machines have in common.
+EMULATOR=("$CACHE/emulator/usr/bin/qemu-system-x86_64"
+	-L "$CACHE/emulator/usr/share/qemu" -L "$CACHE/emulator/usr/share/seabios"
+	-M q35 -nodefaults -display none -no-reboot)
+
+kernel_image() {
+	echo "$CACHE/kernel-$KERNEL/boot/vmlinux-$(<"$CACHE/kernel-$KERNEL/release")"
+}
+
+# accelerator_options and accelerator_append: what each kind of emulation wants
+# from the emulator and from the host's kernel. Emulated machines walk four levels
+# of page tables, as most real ones: a fifth makes everything half as fast. Their
+# TSC is the machine's own, but nothing tells the kernel that it can be relied on,
+# and with the HPET instead every look at the time leaves the emulated processor.
+accelerator_options() {
+	case $1 in
+	kvm) echo "-accel kvm -cpu host" ;;
+	tcg) echo "-accel tcg,thread=multi -cpu max,+svm,+npt,-la57" ;;
+	*) die "'$1' is no accelerator; there are kvm and tcg" ;;
+	esac
+}
+
+accelerator_append() {
+	[[ $1 != tcg ]] || echo "tsc=reliable"
+}
+
+# probe_nested ACCELERATOR: boots a small system and in it runs a few instructions
+# under its own KVM.
+probe_nested() {
+	local init=$CACHE/init-$INIT_KEY
+
+	# shellcheck disable=SC2046
+	timeout "$PROBE_SECONDS" "${EMULATOR[@]}" $(accelerator_options "$1") -smp 1 -m 512M -serial stdio \
+		-kernel "$(kernel_image)" -initrd "$init/probe" \
+		-append "console=ttyS0 quiet mitigations=off panic=-1" </dev/null 2>&1 |
+		grep -q '^lab: nested kvm works'
+}
+
+# choose_accelerator: prints kvm or tcg. The answer is kept until the machine or
+# the lab changes.
+choose_accelerator() {
+	local answer
+	answer=$CACHE/accelerator-$INIT_KEY-$(</proc/sys/kernel/random/boot_id)
+
+	mkdir -p "$CACHE"
+	(
+		flock 7
+		if [[ ! -e $answer ]]; then
+			rm -f "$CACHE/accelerator-$INIT_KEY"-*
+			if [[ -r /dev/kvm && -w /dev/kvm ]] && (probe_nested kvm); then
+				echo kvm >"$answer.new"
+			else
+				echo tcg >"$answer.new"
+			fi
+			mv "$answer.new" "$answer"
+		fi
+	) 7>"$CACHE/accelerator.lock"
+	cat "$answer"
+}
