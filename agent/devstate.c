@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
@@ -341,7 +342,7 @@ static int capture_by_migration(struct qmp *q, struct ramblock_table *t, int64_t
 	struct ramstream *s;
 	int64_t bandwidth;
 	struct why later;
-	int fd, ret, err;
+	int fd = -1, ret, err;
 
 	s = ramstream_new(t);
 	if (!s)
@@ -533,19 +534,50 @@ static int migrate_incoming(struct qmp *q, struct why *why)
 	return qmp_command(q, "migrate-incoming", args, NULL, why);
 }
 
+/*
+ * Pushes the stream into the socket. That QEMU stops reading is no error here:
+ * it says itself why.
+ */
+static int push_stream(int fd, int to, int64_t deadline, struct why *why)
+{
+	struct pollfd pfd = { .fd = to, .events = POLLOUT };
+	static _Thread_local uint8_t buf[65536];
+	ssize_t got, sent, done;
+
+	while ((got = read(fd, buf, sizeof(buf))) > 0) {
+		for (done = 0; done < got; done += sent) {
+			sent = send(to, buf + done, (size_t)(got - done),
+				    MSG_NOSIGNAL | MSG_DONTWAIT);
+			if (sent >= 0)
+				continue;
+			sent = 0;
+			if (errno == EPIPE || errno == ECONNRESET)
+				return 0;
+			if (errno != EAGAIN && errno != EINTR)
+				return why_set(why, errno, "send: %s", strerror(errno));
+			if (!poll(&pfd, 1, (int)left_ms(deadline)))
+				return why_set(why, ETIMEDOUT, "the standby's QEMU did not take the device state in time");
+		}
+	}
+	return got ? why_set(why, errno, "read: %s", strerror(errno)) : 0;
+}
+
 int devstate_load(struct qmp *q, int fd, unsigned int timeout_ms, struct why *why)
 {
 	int64_t deadline = now_ms() + timeout_ms;
 	char status[32], detail[256];
 	struct json_object *undo;
-	int ret;
+	int pair[2], ret;
 
 	if (lseek(fd, 0, SEEK_SET))
 		return why_set(why, errno, "lseek: %s", strerror(errno));
+	/* Through a socket: QEMU deprecates fd: with a file. */
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
+		return why_set(why, errno, "socketpair: %s", strerror(errno));
 	ret = plain_caps(q, false, &undo, why);
 	if (ret)
-		return ret;
-	ret = qmp_command_fd(q, "getfd", one_string("fdname", FD_NAME), fd, NULL, why);
+		goto out_pair;
+	ret = qmp_command_fd(q, "getfd", one_string("fdname", FD_NAME), pair[0], NULL, why);
 	if (ret)
 		goto out;
 	ret = migrate_incoming(q, why);
@@ -553,6 +585,13 @@ int devstate_load(struct qmp *q, int fd, unsigned int timeout_ms, struct why *wh
 		qmp_command(q, "closefd", one_string("fdname", FD_NAME), NULL, NULL);
 		goto out;
 	}
+	close(pair[0]);
+	pair[0] = -1;
+	ret = push_stream(fd, pair[1], deadline, why);
+	close(pair[1]);
+	pair[1] = -1;
+	if (ret)
+		goto out;
 	ret = wait_migrated(q, deadline, status, sizeof(status), why);
 	if (ret == -EPIPE)
 		why_set(why, EPIPE, "the standby's QEMU exited while it loaded the device state: its own output says why (is its command line the primary's?)");
@@ -568,5 +607,9 @@ out:
 		set_caps(q, undo, NULL);
 	else
 		json_object_put(undo);
+out_pair:
+	for (int i = 0; i < 2; i++)
+		if (pair[i] >= 0)
+			close(pair[i]);
 	return ret;
 }

@@ -298,12 +298,21 @@ static int gpa_to_hva(struct qmp *q, uint64_t gpa, uint64_t *hva, struct why *wh
 	return ret;
 }
 
+/* Is region the last part of the block's name? */
+static bool named(const struct ramblock *b, const char *region)
+{
+	size_t n = strlen(b->name), m = strlen(region);
+
+	if (m > n || strcmp(b->name + n - m, region))
+		return false;
+	return m == n || b->name[n - m - 1] == '/';
+}
+
 static int place_big(struct ramblock_table *t, struct qmp *q, struct why *why)
 {
 	struct ramblock_map *maps;
 	unsigned int nr, i, m;
 	struct ramblock *b;
-	const char *base;
 	uint64_t hva;
 	int ret;
 
@@ -314,9 +323,8 @@ static int place_big(struct ramblock_table *t, struct qmp *q, struct why *why)
 		b = &t->blocks[i];
 		if (!b->big || b->hva)
 			continue;
-		base = strncmp(b->name, "/objects/", 9) ? b->name : b->name + 9;
 		for (m = 0; m < nr; m++)
-			if (!maps[m].smm && !strcmp(maps[m].name, base))
+			if (!maps[m].smm && named(b, maps[m].name))
 				break;
 		if (m == nr) {
 			ret = why_set(why, ENOENT, "the guest does not see memory backend %s: cannot find it in QEMU",
@@ -462,16 +470,6 @@ err:
 	*maps = NULL;
 	*nr = 0;
 	return ret;
-}
-
-/* Is region the last part of the block's name? */
-static bool named(const struct ramblock *b, const char *region)
-{
-	size_t n = strlen(b->name), m = strlen(region);
-
-	if (m > n || strcmp(b->name + n - m, region))
-		return false;
-	return m == n || b->name[n - m - 1] == '/';
 }
 
 /* The one block that a region may be: index, -ENOENT, or -ENOTUNIQ. */
