@@ -3,6 +3,7 @@
  * fence: one child at a time, watched through its pidfd.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
@@ -44,10 +45,10 @@ static void fence_exited(void *arg, int res)
 		return;
 	}
 	if (WIFSIGNALED(status))
-		report_warn("fence command was ended by signal %d; trying again in %llu s",
+		report_warn("fence command was ended by signal %d; trying again in %" PRIu64 " s",
 			    WTERMSIG(status), FENCE_RETRY_NS / NSEC_PER_SEC);
 	else
-		report_warn("fence command failed with exit code %d; trying again in %llu s",
+		report_warn("fence command failed with exit code %d; trying again in %" PRIu64 " s",
 			    WEXITSTATUS(status), FENCE_RETRY_NS / NSEC_PER_SEC);
 	report_event("fence-failed", "status:u", (uint64_t)status);
 	fence_retry(fence);
@@ -57,7 +58,7 @@ static void fence_hangs(void *arg)
 {
 	struct fence *fence = arg;
 
-	report_warn("fence command runs for %llu s, killing it", FENCE_RUN_NS / NSEC_PER_SEC);
+	report_warn("fence command runs for %" PRIu64 " s, killing it", FENCE_RUN_NS / NSEC_PER_SEC);
 	/* Its own process group: what it started goes with it. */
 	kill(-fence->child, SIGKILL);
 }
@@ -84,7 +85,7 @@ static void fence_run(void *arg)
 	posix_spawnattr_destroy(&attr);
 	if (err) {
 		fence->child = 0;
-		report_warn("cannot run the fence command: %s; trying again in %llu s",
+		report_warn("cannot run the fence command: %s; trying again in %" PRIu64 " s",
 			    strerror(err), FENCE_RETRY_NS / NSEC_PER_SEC);
 		fence_retry(fence);
 		return;
@@ -92,7 +93,7 @@ static void fence_run(void *arg)
 	fence->runs++;
 	fence->pidfd = (int)syscall(SYS_pidfd_open, fence->child, 0);
 	if (fence->pidfd < 0) {
-		report_warn("cannot watch the fence command: %s; trying again in %llu s",
+		report_warn("cannot watch the fence command: %s; trying again in %" PRIu64 " s",
 			    strerror(errno), FENCE_RETRY_NS / NSEC_PER_SEC);
 		kill(-fence->child, SIGKILL);
 		waitpid(fence->child, NULL, 0);

@@ -123,7 +123,7 @@ static void link_down(struct link *link, const char *why)
 		link_reap(link);
 		return;
 	}
-	if (link->handlers->down)
+	if (link->handlers->down && !link->flushing)
 		link->handlers->down(link->arg, why);
 	link_close(link);
 }
@@ -262,6 +262,17 @@ void link_watch(struct link *link, uint64_t beat_ns, uint64_t timeout_ns)
 	loop_timer_set(link->loop, &link->tick, 0);
 }
 
+/* Whatever the peer speaks, the header of our answer tells it what we do. */
+static void link_other_version(struct link *link)
+{
+	static const char answer[] = "we speak another protocol version";
+
+	link->handlers->down(link->arg, "it speaks another protocol version; "
+			     "install the same vmrepl-agent on both hosts");
+	link_send_copy(link, FRAME_REFUSE, 0, answer, sizeof(answer) - 1);
+	link_close_soon(link);
+}
+
 static void link_parse(struct link *link)
 {
 	struct frame frame;
@@ -269,7 +280,7 @@ static void link_parse(struct link *link)
 	ssize_t n;
 
 	link->parsing = true;
-	while (!link->dead && link->rx_from < link->rx_to) {
+	while (!link->dead && !link->flushing && link->rx_from < link->rx_to) {
 		n = frame_parse(link->rx + link->rx_from, link->rx_to - link->rx_from,
 				link->rx_seq, &frame, &fault);
 		if (n == 0)
@@ -277,12 +288,12 @@ static void link_parse(struct link *link)
 		if (n < 0) {
 			char why[WHY_LEN];
 
-			if (n == -EPROTONOSUPPORT)
-				snprintf(why, sizeof(why), "it speaks another protocol version; "
-					 "install the same vmrepl-agent on both hosts");
-			else
-				snprintf(why, sizeof(why), "it sent %s", fault);
 			link->parsing = false;
+			if (n == -EPROTONOSUPPORT) {
+				link_other_version(link);
+				return;
+			}
+			snprintf(why, sizeof(why), "it sent %s", fault);
 			link_down(link, why);
 			return;
 		}
@@ -298,7 +309,7 @@ static void link_parse(struct link *link)
 		link_reap(link);
 		return;
 	}
-	if (!link->rx_held)
+	if (!link->rx_held && !link->flushing)
 		link_recv_more(link);
 }
 

@@ -1,0 +1,817 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * standby: one primary at a time, epochs committed in memory and applied behind.
+ *
+ * What may be promoted is @committed and nothing else. It begins to exist when a
+ * paused epoch is whole and verified; it ends when the primary says goodbye, or
+ * when the first round of a new sync arrives, which overwrites the RAM it needs.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "control.h"
+#include "devstate.h"
+#include "epoch.h"
+#include "fence.h"
+#include "hello.h"
+#include "link.h"
+#include "procvm.h"
+#include "refuse.h"
+#include "report.h"
+#include "standby.h"
+#include "stop.h"
+#include "target.h"
+
+#define STANDBY_VISITORS	8
+/* A connection that has not said HELLO; a primary that prepares its first sync. */
+#define STANDBY_GREET_NS	(5 * NSEC_PER_SEC)
+#define STANDBY_PREPARE_NS	(60 * NSEC_PER_SEC)
+/* One slice of applying: some 0.5 ms, so that heartbeats and frames go on. */
+#define STANDBY_SLICE		512u
+#define STANDBY_RESERVE		(64u << 20)
+#define STANDBY_LOAD_MS		60000u
+
+enum standby_state {
+	STANDBY_WAITING,
+	STANDBY_SYNCING,
+	STANDBY_READY,
+	STANDBY_PAUSED,
+	STANDBY_FENCING,
+	STANDBY_PROMOTED,
+};
+
+static const char *const standby_states[] = {
+	[STANDBY_WAITING]	= "waiting",
+	[STANDBY_SYNCING]	= "syncing",
+	[STANDBY_READY]		= "ready",
+	[STANDBY_PAUSED]	= "primary-lost",
+	[STANDBY_FENCING]	= "fencing",
+	[STANDBY_PROMOTED]	= "promoted",
+};
+
+struct standby;
+
+/* One connection. */
+struct standby_visitor {
+	struct standby *standby;
+	struct link *link;
+	bool greeted;		/* it is our primary */
+	bool begun;		/* its first EPOCH_BEGIN came */
+	bool left;		/* it said BYE */
+};
+
+struct standby {
+	const struct options *options;
+	struct loop *loop;
+	struct procvm vm;
+	struct qmp *qmp;
+	struct hello ours;
+	struct control *control;
+	struct stop stop;
+	struct loop_op *vm_op;
+	struct link_door *door;
+	struct standby_visitor visitors[STANDBY_VISITORS];
+	struct standby_visitor *primary;
+	enum standby_state state;
+	char peer[LINK_PEER_LEN];
+
+	struct hello next;	/* of the connected primary until its first epoch */
+	bool have_next;
+	struct hello theirs;	/* what @epochs and @committed belong to */
+	struct target target;
+	uint64_t block_pages[RAMBLOCK_MAX];
+	struct epoch_shape shape;
+	struct epoch_pool *pool;
+	struct epoch *epochs[2];
+	struct epoch *collecting;	/* NULL: both are full */
+	struct epoch *applying;
+	struct epoch *queued;		/* whole, waits for @applying */
+	struct loop_timer apply_timer;
+	uint64_t last_epoch;		/* of this connection */
+	bool synced;			/* a whole live round on this connection */
+
+	struct {
+		bool valid;
+		uint64_t epoch;
+		struct epoch_state state;
+	} committed;
+	struct fence fence;
+	uint64_t lost_at;
+	uint64_t silence;
+	bool leaving;		/* the goodbye was said */
+	int exit_code;
+};
+
+static void standby_lost(struct standby *s, const char *why);
+
+static void standby_set_state(struct standby *s, enum standby_state state)
+{
+	if (s->state == state)
+		return;
+	s->state = state;
+	report_event("state", "state:s", standby_states[state]);
+}
+
+static void standby_end(struct standby *s, int code)
+{
+	s->exit_code = code;
+	loop_stop(s->loop);
+}
+
+/* The right to take over ends. */
+static void standby_forget(struct standby *s)
+{
+	s->committed.valid = false;
+	s->committed.epoch = 0;
+}
+
+static void standby_drop_epochs(struct standby *s)
+{
+	loop_timer_cancel(s->loop, &s->apply_timer);
+	epoch_reset(s->epochs[0]);
+	epoch_reset(s->epochs[1]);
+	s->collecting = s->epochs[0];
+	s->applying = NULL;
+	s->queued = NULL;
+}
+
+/*
+ * Ends the program. A primary must know that we will not take over before it may
+ * go on without us, so it is told and its answer waited for.
+ */
+static void standby_leave(struct standby *s, enum frame_bye_reason reason, const char *text,
+			  int code)
+{
+	struct frame_bye bye = { .reason = reason };
+	uint8_t payload[sizeof(bye) + FRAME_TEXT_MAX];
+
+	standby_forget(s);
+	s->exit_code = code;
+	if (!s->primary || s->primary->left || s->leaving) {
+		loop_stop(s->loop);
+		return;
+	}
+	s->leaving = true;
+	memcpy(payload, &bye, sizeof(bye));
+	memcpy(payload + sizeof(bye), text, strlen(text));
+	link_send_copy(s->primary->link, FRAME_BYE, 0, payload, sizeof(bye) + strlen(text));
+	link_watch(s->primary->link, s->options->timeout_ns / 8, s->options->timeout_ns);
+	link_resume(s->primary->link);
+}
+
+/* Memory of the VM cannot be written any more: there is no standby then. */
+static void standby_broken(struct standby *s, const struct why *why)
+{
+	report_error("%s", why->text);
+	loop_timer_cancel(s->loop, &s->apply_timer);
+	standby_leave(s, FRAME_BYE_ERROR, why->text, 1);
+}
+
+static void standby_apply_next(struct standby *s)
+{
+	epoch_reset(s->applying);
+	if (!s->collecting)
+		s->collecting = s->applying;
+	s->applying = s->queued;
+	s->queued = NULL;
+}
+
+static void standby_apply_slice(void *arg)
+{
+	struct standby *s = arg;
+	struct why why;
+	int more;
+
+	if (!s->applying)
+		return;
+	more = epoch_apply(s->applying, STANDBY_SLICE, &why);
+	if (more < 0) {
+		standby_broken(s, &why);
+		return;
+	}
+	if (!more) {
+		report_event("applied", "epoch:u", epoch_number(s->applying));
+		standby_apply_next(s);
+		if (s->primary)
+			link_resume(s->primary->link);
+	}
+	if (s->applying)
+		loop_timer_set(s->loop, &s->apply_timer, 0);
+}
+
+static int standby_apply_all(struct standby *s, struct why *why)
+{
+	loop_timer_cancel(s->loop, &s->apply_timer);
+	while (s->applying) {
+		int more = epoch_apply(s->applying, UINT32_MAX, why);
+
+		if (more < 0)
+			return more;
+		standby_apply_next(s);
+	}
+	return 0;
+}
+
+/* A whole, verified, paused epoch. From here on it is what we would run. */
+static void standby_commit(struct standby *s)
+{
+	struct epoch *epoch = s->collecting;
+	bool first = !s->committed.valid;
+
+	epoch_swap_state(epoch, &s->committed.state);
+	s->committed.epoch = epoch_number(epoch);
+	s->committed.valid = true;
+	link_send_copy(s->primary->link, FRAME_ACK, s->committed.epoch, NULL, 0);
+	report_event("committed", "epoch:u pages:u state_bytes:u", s->committed.epoch,
+		     epoch_pages(epoch), (uint64_t)s->committed.state.len);
+	if (first) {
+		standby_set_state(s, STANDBY_READY);
+		report_phase("checkpoint %" PRIu64 " is complete: ready to take over",
+			     s->committed.epoch);
+	}
+	s->collecting = NULL;
+	if (s->applying) {
+		s->queued = epoch;
+	} else {
+		s->applying = epoch;
+		s->collecting = epoch == s->epochs[0] ? s->epochs[1] : s->epochs[0];
+		loop_timer_set(s->loop, &s->apply_timer, 0);
+	}
+}
+
+/* The first epoch of a connection: what was before gives way. */
+static int standby_adopt(struct standby *s, struct why *why)
+{
+	unsigned int i;
+
+	if (s->committed.valid)
+		report_phase("the primary starts over: no complete checkpoint until its first sync is done");
+	standby_forget(s);
+	standby_drop_epochs(s);
+	hello_free(&s->theirs);
+	s->theirs = s->next;
+	s->have_next = false;
+	if (ramblock_alloc_copies(&s->theirs.blocks))
+		return why_set(why, ENOMEM, "no memory for the VM's small RAM blocks");
+	s->target.blocks = &s->theirs.blocks;
+	for (i = 0; i < s->theirs.blocks.nr; i++)
+		s->block_pages[i] = s->theirs.blocks.blocks[i].size / RAMBLOCK_PAGE;
+	s->shape.nr_blocks = s->theirs.blocks.nr;
+	s->shape.max_bytes = s->options->max_epoch;
+	if (!s->shape.max_bytes)
+		s->shape.max_bytes = s->theirs.ram_bytes + s->theirs.ram_bytes / 128 + (64u << 20);
+	standby_set_state(s, STANDBY_SYNCING);
+	report_phase("first sync from %s", s->peer);
+	return 0;
+}
+
+static int standby_begin(struct standby *s, const struct frame *frame, struct why *why)
+{
+	bool live = frame_get_begin(frame).flags & FRAME_BEGIN_LIVE;
+	int err;
+
+	if (frame->epoch <= s->last_epoch)
+		return why_set(why, EPROTO, "it sent an epoch out of order");
+	if (!live && !s->synced)
+		return why_set(why, EPROTO, "it sent a checkpoint before its first sync");
+	if (live && s->committed.valid && s->primary->begun)
+		return why_set(why, EPROTO, "it went back to its first sync");
+	if (!s->primary->begun) {
+		err = standby_adopt(s, why);
+		if (err)
+			return err;
+		s->primary->begun = true;
+		link_watch(s->primary->link, s->options->timeout_ns / 8, s->options->timeout_ns);
+	}
+	s->last_epoch = frame->epoch;
+	return 0;
+}
+
+/* Returns false where the frame has to wait for room. */
+static bool standby_epoch_frame(struct standby *s, const struct frame *frame)
+{
+	struct link *link = s->primary->link;
+	struct why why;
+	int ret;
+
+	if (frame->type == FRAME_EPOCH_BEGIN) {
+		if (!s->collecting && s->primary->begun)
+			return false;
+		ret = standby_begin(s, frame, &why);
+		if (ret)
+			goto fail;
+	}
+	if (!s->primary->begun) {
+		why_set(&why, EPROTO, "it sent %s outside any epoch", frame_name(frame->type));
+		goto fail;
+	}
+	ret = epoch_add(s->collecting, frame, &why);
+	if (ret < 0)
+		goto fail;
+	if (ret && epoch_live(s->collecting)) {
+		s->synced = true;
+		link_send_copy(link, FRAME_ACK, frame->epoch, NULL, 0);
+		epoch_reset(s->collecting);
+	} else if (ret) {
+		standby_commit(s);
+	}
+	return true;
+fail:
+	link_send_copy(link, FRAME_REFUSE, 0, why.text, strlen(why.text));
+	s->primary->link = NULL;
+	s->silence = 0;
+	standby_lost(s, why.text);
+	link_close_soon(link);
+	return true;
+}
+
+static void standby_refuse(struct standby_visitor *v, const char *sentence)
+{
+	report_warn("refused the primary at %s: %s", link_peer(v->link), sentence);
+	report_event("refused", "peer:s why:s", link_peer(v->link), sentence);
+	link_send_copy(v->link, FRAME_REFUSE, 0, sentence, strlen(sentence));
+	link_close_soon(v->link);
+}
+
+static void standby_greet(struct standby_visitor *v, const struct frame *frame)
+{
+	struct standby *s = v->standby;
+	struct hello hello;
+	struct why why;
+	char *answer;
+	uint64_t beat;
+
+	if (s->state == STANDBY_PROMOTED) {
+		standby_refuse(v, "this standby was promoted and runs the guest itself");
+		return;
+	}
+	if (s->primary) {
+		why_set(&why, EBUSY, "this standby serves another primary already, at %s", s->peer);
+		standby_refuse(v, why.text);
+		return;
+	}
+	if (fence_active(&s->fence)) {
+		standby_refuse(v, "this standby has lost its primary and is fencing it");
+		return;
+	}
+	if (hello_parse(&hello, frame->payload, frame->length, &why) ||
+	    hello_match(&hello, &s->ours, &why)) {
+		hello_free(&hello);
+		standby_refuse(v, why.text);
+		return;
+	}
+	answer = hello_write(&s->ours);
+	if (!answer) {
+		hello_free(&hello);
+		standby_refuse(v, "this standby is out of memory");
+		return;
+	}
+	if (s->have_next)
+		hello_free(&s->next);
+	s->next = hello;
+	s->have_next = true;
+	s->primary = v;
+	s->last_epoch = 0;
+	s->synced = false;
+	snprintf(s->peer, sizeof(s->peer), "%s", link_peer(v->link));
+	v->greeted = true;
+	beat = hello.timeout_ms * NSEC_PER_MSEC;
+	if (s->options->timeout_ns < beat)
+		beat = s->options->timeout_ns;
+	link_watch(v->link, beat / 8, STANDBY_PREPARE_NS);
+	link_send_copy(v->link, FRAME_ACCEPT, 0, answer, strlen(answer));
+	free(answer);
+	report_phase("primary %s: QEMU %s, %s, %" PRIu64 " vCPUs, %" PRIu64 " MiB", s->peer,
+		     hello.qemu, hello.machine, hello.nr_vcpus, hello.ram_bytes >> 20);
+	report_event("primary", "peer:s machine:s vcpus:u ram_bytes:u", s->peer, hello.machine,
+		     hello.nr_vcpus, hello.ram_bytes);
+	if (s->state == STANDBY_PAUSED)
+		report_phase("the primary is back");
+}
+
+static void standby_bye(struct standby_visitor *v, const struct frame *frame)
+{
+	struct standby *s = v->standby;
+	char text[FRAME_TEXT_MAX + 1];
+
+	frame_get_text(frame, text, sizeof(text));
+	standby_forget(s);
+	v->left = true;
+	link_send_copy(v->link, FRAME_BYE_ACK, 0, NULL, 0);
+	standby_set_state(s, STANDBY_WAITING);
+	report_phase("the primary ended protection: %s; not taking over, waiting for a primary", text);
+	report_event("bye", "reason:u text:s", (uint64_t)frame_get_bye(frame).reason, text);
+}
+
+static bool standby_frame(void *arg, const struct frame *frame)
+{
+	struct standby_visitor *v = arg;
+	struct standby *s = v->standby;
+
+	if (!v->greeted) {
+		if (frame->type == FRAME_HELLO)
+			standby_greet(v, frame);
+		else
+			standby_refuse(v, "it does not begin with HELLO");
+		return true;
+	}
+	if (frame->type == FRAME_BYE_ACK && s->leaving) {
+		loop_stop(s->loop);
+		return true;
+	}
+	if (v->left || s->leaving)
+		return true;
+	switch (frame->type) {
+	case FRAME_EPOCH_BEGIN:
+	case FRAME_PAGES:
+	case FRAME_STATE:
+	case FRAME_EPOCH_END:
+		return standby_epoch_frame(s, frame);
+	case FRAME_BYE:
+		standby_bye(v, frame);
+		return true;
+	default: {
+		struct link *link = v->link;
+		struct why why;
+
+		why_set(&why, EPROTO, "it sent %s, which is not for a standby",
+			frame_name(frame->type));
+		v->link = NULL;
+		s->silence = 0;
+		standby_lost(s, why.text);
+		link_close(link);
+		return true;
+	}
+	}
+}
+
+static void standby_down(void *arg, const char *why)
+{
+	struct standby_visitor *v = arg;
+
+	if (v == v->standby->primary) {
+		v->standby->silence = loop_now() - link_last_rx(v->link);
+		standby_lost(v->standby, why);
+	} else if (!v->left) {
+		report_warn("closed a connection from %s: %s", link_peer(v->link), why);
+		report_event("refused", "peer:s why:s", link_peer(v->link), why);
+	}
+}
+
+static void standby_closed(void *arg)
+{
+	struct standby_visitor *v = arg;
+
+	if (v->standby->primary == v)
+		v->standby->primary = NULL;
+	memset(v, 0, sizeof(*v));
+}
+
+static const struct link_handlers standby_handlers = {
+	.frame	= standby_frame,
+	.down	= standby_down,
+	.closed	= standby_closed,
+};
+
+static void standby_accepted(void *arg, struct link_wire *wire, const char *peer)
+{
+	struct standby *s = arg;
+	unsigned int i;
+
+	for (i = 0; i < STANDBY_VISITORS; i++) {
+		struct standby_visitor *v = &s->visitors[i];
+
+		if (v->standby)
+			continue;
+		v->standby = s;
+		v->link = link_adopt(s->loop, s->options->ops, wire, peer, &standby_handlers, v);
+		if (!v->link)
+			v->standby = NULL;
+		else
+			link_watch(v->link, STANDBY_GREET_NS / 4, STANDBY_GREET_NS);
+		return;
+	}
+	report_warn("closed a connection from %s: too many connections", peer);
+	s->options->ops->close(wire);
+}
+
+static int standby_promote(struct standby *s, struct why *why)
+{
+	uint64_t t0 = loop_now(), t1, t2, t3;
+	int fd, err;
+
+	loop_timer_cancel(s->loop, &s->apply_timer);
+	report_phase("taking over with checkpoint %" PRIu64, s->committed.epoch);
+	err = standby_apply_all(s, why);
+	if (err)
+		return err;
+	t1 = loop_now();
+	fd = devstate_build(s->theirs.machine, &s->theirs.blocks, s->committed.state.data,
+			    s->committed.state.len, why);
+	if (fd < 0)
+		return fd;
+	err = devstate_load(s->qmp, fd, STANDBY_LOAD_MS, why);
+	close(fd);
+	if (err)
+		return err;
+	t2 = loop_now();
+	err = qmp_command(s->qmp, "cont", NULL, NULL, why);
+	if (err)
+		return err;
+	t3 = loop_now();
+	standby_set_state(s, STANDBY_PROMOTED);
+	report_phase("the guest runs here: apply %" PRIu64 " ms, load %" PRIu64 " ms, start %" PRIu64
+		     " ms%s", (t1 - t0) / NSEC_PER_MSEC, (t2 - t1) / NSEC_PER_MSEC,
+		     (t3 - t2) / NSEC_PER_MSEC, s->lost_at ? "" : " (by hand)");
+	if (s->lost_at)
+		report_phase("from the primary's last sign of life to running: %" PRIu64
+			     " ms (detection %" PRIu64 " ms, fence %" PRIu64 " ms)",
+			     (t3 - s->lost_at + s->silence) / NSEC_PER_MSEC,
+			     s->silence / NSEC_PER_MSEC, (t0 - s->lost_at) / NSEC_PER_MSEC);
+	report_event("promoted",
+		     "epoch:u detect_us:u fence_us:u apply_us:u load_us:u start_us:u",
+		     s->committed.epoch, s->lost_at ? s->silence / NSEC_PER_USEC : 0,
+		     s->lost_at ? (t0 - s->lost_at) / NSEC_PER_USEC : 0,
+		     (t1 - t0) / NSEC_PER_USEC, (t2 - t1) / NSEC_PER_USEC,
+		     (t3 - t2) / NSEC_PER_USEC);
+	standby_drop_epochs(s);
+	/* QEMU serves one client at a time, and it is not needed any more. */
+	qmp_close(s->qmp);
+	s->qmp = NULL;
+	return 0;
+}
+
+static void standby_fenced(void *arg)
+{
+	struct standby *s = arg;
+	struct why why;
+
+	report_phase("fenced: the primary is off");
+	if (standby_promote(s, &why)) {
+		report_error("cannot take over: %s", why.text);
+		report_event("promote-failed", "why:s", why.text);
+		standby_end(s, 1);
+	}
+}
+
+/* The primary is gone without a goodbye. */
+static void standby_lost(struct standby *s, const char *why)
+{
+	bool left = s->primary->left;
+
+	s->primary = NULL;
+	if (s->collecting)
+		epoch_reset(s->collecting);
+	if (s->leaving)
+		loop_stop(s->loop);
+	if (left || s->leaving)
+		return;
+	report_warn("lost the primary at %s: %s", s->peer, why);
+	report_event("lost", "peer:s why:s silence_us:u promotable:b", s->peer, why,
+		     s->silence / NSEC_PER_USEC, s->committed.valid);
+	if (!s->committed.valid) {
+		standby_set_state(s, STANDBY_WAITING);
+		report_warn("there was no complete checkpoint yet: waiting for the primary");
+		return;
+	}
+	s->lost_at = loop_now();
+	if (s->options->fence_command) {
+		standby_set_state(s, STANDBY_FENCING);
+		report_phase("fencing the primary in %" PRIu64 " ms",
+			     s->options->fence_delay_ns / NSEC_PER_MSEC);
+		snprintf(s->fence.peer, sizeof(s->fence.peer), "%s", s->peer);
+		fence_start(&s->fence, s->loop, s->options->fence_delay_ns);
+		return;
+	}
+	standby_set_state(s, STANDBY_PAUSED);
+	report_warn("the guest stays paused here at checkpoint %" PRIu64 ": without --fence-command "
+		    "nobody knows whether it still runs there. If you know that it does not: "
+		    "vmrepl-agent promote --vm %d", s->committed.epoch, s->vm.pid);
+}
+
+static struct json_object *standby_status(struct standby *s)
+{
+	struct json_object *o = json_object_new_object();
+
+	json_object_object_add(o, "role", json_object_new_string("standby"));
+	json_object_object_add(o, "vm", json_object_new_int(s->vm.pid));
+	json_object_object_add(o, "state", json_object_new_string(standby_states[s->state]));
+	json_object_object_add(o, "listen", json_object_new_string(s->options->addr.text));
+	if (s->peer[0])
+		json_object_object_add(o, "peer", json_object_new_string(s->peer));
+	json_object_object_add(o, "connected", json_object_new_boolean(s->primary != NULL));
+	json_object_object_add(o, "promotable",
+			       json_object_new_boolean(s->committed.valid &&
+						       s->state != STANDBY_PROMOTED));
+	json_object_object_add(o, "checkpoint", json_object_new_uint64(s->committed.epoch));
+	json_object_object_add(o, "applied", json_object_new_boolean(!s->applying));
+	json_object_object_add(o, "fence",
+			       json_object_new_boolean(s->options->fence_command != NULL));
+	json_object_object_add(o, "fence-runs", json_object_new_uint64(fence_runs(&s->fence)));
+	if (!s->committed.valid && s->state != STANDBY_PROMOTED)
+		json_object_object_add(o, "note",
+				       json_object_new_string("no complete checkpoint yet"));
+	return o;
+}
+
+static struct json_object *standby_promote_asked(struct standby *s)
+{
+	struct why why;
+
+	if (s->state == STANDBY_PROMOTED)
+		return control_error("it was promoted already");
+	if (s->primary)
+		return control_error("the primary at %s is connected; stop its agent or its host first",
+				     s->peer);
+	if (!s->committed.valid)
+		return control_error("there is no complete checkpoint yet");
+	if (!fence_stop(&s->fence))
+		return control_error("the fence command is running at this moment; wait for it");
+	report_warn("promoted by hand");
+	s->lost_at = 0;
+	if (standby_promote(s, &why)) {
+		report_error("cannot take over: %s", why.text);
+		report_event("promote-failed", "why:s", why.text);
+		standby_end(s, 1);
+		return control_error("%s", why.text);
+	}
+	return standby_status(s);
+}
+
+static struct json_object *standby_command(void *arg, const char *cmd)
+{
+	struct standby *s = arg;
+
+	if (!strcmp(cmd, "status"))
+		return standby_status(s);
+	if (!strcmp(cmd, "promote"))
+		return standby_promote_asked(s);
+	return control_error("there is no command '%s'", cmd);
+}
+
+static void standby_vm_ended(void *arg, int res)
+{
+	struct standby *s = arg;
+
+	(void)res;
+	s->vm_op = NULL;
+	report_event("vm-ended", "");
+	if (s->state == STANDBY_PROMOTED) {
+		report_phase("the VM has ended");
+		standby_end(s, 0);
+		return;
+	}
+	report_error("the standby's QEMU (process %d) has ended; start it again with -incoming defer, then this agent",
+		     s->vm.pid);
+	standby_leave(s, FRAME_BYE_VM_ENDED, "the standby's QEMU has ended", 1);
+}
+
+static void standby_asked_to_stop(void *arg, unsigned int count)
+{
+	struct standby *s = arg;
+
+	if (count > 1) {
+		standby_end(s, 1);
+		return;
+	}
+	if (s->primary)
+		report_phase("stopping: telling the primary");
+	standby_leave(s, FRAME_BYE_STOP, "the standby's agent was stopped", 0);
+}
+
+static int standby_open_vm(struct standby *s, struct why *why)
+{
+	char path[PATH_MAX];
+	int err;
+
+	err = procvm_open(&s->vm, s->options->vm, why);
+	if (err)
+		return err;
+	if (s->options->qmp) {
+		snprintf(path, sizeof(path), "%s", s->options->qmp);
+	} else {
+		err = procvm_find_qmp(&s->vm, path, sizeof(path), why);
+		if (err)
+			return err;
+	}
+	s->qmp = qmp_open(path, QMP_TIMEOUT_MS, why);
+	if (!s->qmp)
+		return -EIO;
+	err = refuse_check(s->qmp, &s->vm, REFUSE_STANDBY, why);
+	if (err)
+		return err;
+	err = hello_read(&s->ours, s->qmp, why);
+	if (err)
+		return err;
+	s->ours.fence = s->options->fence_command != NULL;
+	s->ours.timeout_ms = s->options->timeout_ns / NSEC_PER_MSEC;
+	return 0;
+}
+
+static int standby_open_epochs(struct standby *s, struct why *why)
+{
+	bool early = s->options->debug_break == OPTIONS_BREAK_APPLY_EARLY;
+	unsigned int i;
+
+	s->target.vm = s->vm.pid;
+	s->shape.pages = s->block_pages;
+	s->pool = epoch_pool_new(STANDBY_RESERVE);
+	if (!s->pool)
+		return why_set(why, ENOMEM, "no memory for the standby's buffers");
+	for (i = 0; i < 2; i++) {
+		s->epochs[i] = epoch_new(s->pool, &s->shape, target_apply, &s->target, early);
+		if (!s->epochs[i])
+			return why_set(why, ENOMEM, "no memory for the standby's buffers");
+	}
+	s->collecting = s->epochs[0];
+	s->apply_timer.fn = standby_apply_slice;
+	s->apply_timer.arg = s;
+	s->fence.command = s->options->fence_command;
+	s->fence.role = "standby";
+	s->fence.vm = s->vm.pid;
+	s->fence.success = standby_fenced;
+	s->fence.arg = s;
+	return 0;
+}
+
+static void standby_close(struct standby *s)
+{
+	unsigned int i;
+
+	if (s->door)
+		s->options->ops->unlisten(s->door);
+	for (i = 0; i < STANDBY_VISITORS; i++)
+		if (s->visitors[i].link)
+			link_close(s->visitors[i].link);
+	/* What is under way on the connections ends within a moment. */
+	for (i = 0; i < STANDBY_VISITORS; i++)
+		while (s->visitors[i].standby)
+			loop_turn(s->loop, NSEC_PER_SEC);
+	loop_cancel(s->loop, s->vm_op);
+	control_close(s->control);
+	stop_close(&s->stop);
+	epoch_free(s->epochs[0]);
+	epoch_free(s->epochs[1]);
+	epoch_pool_free(s->pool);
+	free(s->committed.state.data);
+	hello_free(&s->theirs);
+	if (s->have_next)
+		hello_free(&s->next);
+	hello_free(&s->ours);
+	qmp_close(s->qmp);
+	procvm_close(&s->vm);
+	loop_free(s->loop);
+}
+
+int standby_run(const struct options *options)
+{
+	static struct standby s;
+	struct why why = { .text = "" };
+	int err;
+
+	s.options = options;
+	s.vm.pidfd = -1;
+	s.stop.fd = -1;
+	s.exit_code = 1;
+	s.loop = loop_new();
+	if (!s.loop) {
+		report_error("cannot make an io_uring: %s; see the sysctl kernel.io_uring_disabled",
+			     strerror(errno));
+		return 1;
+	}
+	err = standby_open_vm(&s, &why);
+	if (!err)
+		err = standby_open_epochs(&s, &why);
+	if (err)
+		goto fail;
+	s.control = control_open(s.loop, s.vm.pid, standby_command, &s, &why);
+	if (!s.control)
+		goto fail;
+	s.door = options->ops->listen(s.loop, &options->addr, standby_accepted, &s, &why);
+	if (!s.door)
+		goto fail;
+	s.stop.asked = standby_asked_to_stop;
+	s.stop.arg = &s;
+	err = stop_open(&s.stop, s.loop);
+	if (err) {
+		why_set(&why, -err, "cannot watch for signals: %s", strerror(-err));
+		goto fail;
+	}
+	s.vm_op = loop_poll(s.loop, s.vm.pidfd, POLLIN, standby_vm_ended, &s);
+	report_phase("standby for process %d: QEMU %s, %s, %" PRIu64 " vCPUs, %" PRIu64
+		     " MiB; listening on %s%s", s.vm.pid, s.ours.qemu, s.ours.machine,
+		     s.ours.nr_vcpus, s.ours.ram_bytes >> 20, options->addr.text,
+		     options->fence_command ? "" : "; no fence command: takes over by hand only");
+	report_event("listening", "listen:s", options->addr.text);
+	loop_run(s.loop);
+	standby_close(&s);
+	return s.exit_code;
+fail:
+	report_error("%s", why.text);
+	standby_close(&s);
+	return 1;
+}

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * target: where the standby puts pages. Guest RAM goes straight into the
+ * waiting QEMU, small blocks into the copies that are loaded at promotion.
+ */
+#ifndef VMREPL_TARGET_H
+#define VMREPL_TARGET_H
+
+#include <sys/types.h>
+
+#include "epoch.h"
+#include "ramblock.h"
+
+/**
+ * struct target - a standby's VM
+ * @vm:     the QEMU's pid
+ * @blocks: the primary's table, matched: @hva of big blocks, @copy of small ones
+ */
+struct target {
+	pid_t vm;
+	struct ramblock_table *blocks;
+};
+
+/* An epoch_apply_fn; @arg is the struct target. Errors: ESRCH, EFAULT, EPERM. */
+int target_apply(void *arg, const struct epoch_page *pages, unsigned int nr, struct why *why);
+
+#endif /* VMREPL_TARGET_H */
