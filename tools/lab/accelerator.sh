@@ -4,8 +4,10 @@
 
 PROBE_SECONDS=30
 
-# The lab's QEMU with its own firmware, and what all its machines have in common.
-EMULATOR=("$CACHE/emulator/usr/bin/qemu-system-x86_64"
+# The lab's QEMU with its own firmware and with the libraries that this machine has
+# not got, and what all its machines have in common.
+EMULATOR=(env "LD_LIBRARY_PATH=$CACHE/emulator/usr/lib/x86_64-linux-gnu"
+	"$CACHE/emulator/usr/bin/qemu-system-x86_64"
 	-L "$CACHE/emulator/usr/share/qemu" -L "$CACHE/emulator/usr/share/seabios"
 	-M q35 -nodefaults -display none -no-reboot)
 

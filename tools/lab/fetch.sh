@@ -5,7 +5,7 @@
 
 # What the hosts need to find in the root file system that they share.
 LAB_SYSTEM_PACKAGES=(qemu-system-x86 iproute2 kmod socat tcpdump busybox-static
-	procps iputils-ping cpio gzip xz-utils util-linux gcc libc6-dev make)
+	procps iputils-ping cpio gzip xz-utils util-linux gcc libc6-dev libelf1 make)
 
 # install_missing PACKAGE...: the only place where the system gains packages.
 install_missing() {
@@ -21,7 +21,8 @@ install_missing() {
 	say "installing ${missing[*]}"
 	[[ $(apt-cache policy "${missing[0]}") == *http* ]] || apt-get -qq update ||
 		die "apt-get update failed; check this machine's package sources"
-	DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install \
+	DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends \
+		-o DPkg::Lock::Timeout=600 install \
 		"${missing[@]}" </dev/null >"$CACHE/install.log" 2>&1 ||
 		die "apt-get could not install ${missing[*]}; see $CACHE/install.log"
 }
@@ -144,6 +145,8 @@ locked() {
 		say "fetching $item"
 		"$@"
 		touch "$stamp"
+		# What was broken off long ago.
+		find "$CACHE" -maxdepth 1 -name 'tmp.*' -mmin +600 -exec rm -rf {} +
 	) 9>"$stamp.lock"
 }
 

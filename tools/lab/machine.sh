@@ -131,10 +131,14 @@ cmd_up() {
 		shift
 	done
 	dir=$(host_dir "$name")
-	! host_pid "$name" >/dev/null || die "host $name is running already"
-	[[ "$share$CACHE" != *[[:space:]]* ]] || die "the lab needs paths without blanks: $share, $CACHE"
+	[[ "$share$CACHE" != *[[:space:],]* ]] ||
+		die "the lab needs paths without blanks and commas: $share, $CACHE"
 	[[ -d $share ]] || die "$share is not a directory"
 	prepare
+	mkdir -p "$RUN"
+	exec 9>"$RUN/$name.lock"
+	flock 9
+	! host_pid "$name" >/dev/null || die "host $name is running already"
 	boot "$name" "${accel:-$(choose_accelerator)}" "${smp:-$(default_smp "$name")}" \
 		"${mem:-$(default_mem "$name")}" "$append" "$share"
 }
@@ -153,7 +157,7 @@ default_mem() {
 
 boot() {
 	local name=$1 accel=$2 smp=$3 mem=$4 append=$5 share=$6
-	local dir init began wire link args=() i=0
+	local dir init began wire link args=()
 
 	dir=$(host_dir "$name")
 	init=$CACHE/init-$INIT_KEY
@@ -186,7 +190,7 @@ boot() {
 		-device virtio-9p-pci,fsdev=root,mount_tag=root \
 		-fsdev "local,id=share,path=$share,security_model=none,readonly=on,multidevs=remap" \
 		-device virtio-9p-pci,fsdev=share,mount_tag=share \
-		-device virtio-rng-pci "${args[@]}" >"$dir/emulator.log" 2>&1 || {
+		-device virtio-rng-pci "${args[@]}" >"$dir/emulator.log" 2>&1 9>&- || {
 		cat "$dir/emulator.log" >&2
 		die "the emulator did not start host $name"
 	}
