@@ -97,7 +97,7 @@ topology() {
 		LINKS+=("repl0=52:54:00:77:00:0$n" "guest0=52:54:00:78:01:0$n")
 		WIRES+=("repl0,$role,addr.type=unix,addr.path=$RUN/repl.sock"
 			"guest0,server=off,reconnect-ms=200,addr.type=unix,addr.path=$RUN/guest-$1.sock")
-		NETWORK+=("ip addr add 10.77.0.$n/24 dev repl0" "ip link set repl0 up"
+		NETWORK+=("ip addr add 10.77.0.$n/24 dev repl0" "ip link set repl0 mtu 9000 up"
 			"ip link add br0 type bridge stp_state 0 forward_delay 0"
 			"ip link set guest0 master br0" "ip link set guest0 up" "ip link set br0 up")
 		;;
