@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <json-c/json.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -87,30 +88,39 @@ void report_error(const char *fmt, ...)
 	fputc('\n', stderr);
 }
 
-void report_progress(const char *what, uint64_t done, uint64_t total)
+static void report_draw(const char *what, uint64_t done, uint64_t total)
 {
-	uint64_t now = loop_now();
 	unsigned int percent = total ? (unsigned int)(done * 100 / total) : 100;
 	char bar[REPORT_BAR + 1];
 	unsigned int i;
 
-	if (now - report.last_bar < (report.tty ? NSEC_PER_SEC / 10 : NSEC_PER_SEC))
-		return;
-	report.last_bar = now;
 	if (percent > 100)
 		percent = 100;
 	for (i = 0; i < REPORT_BAR; i++)
 		bar[i] = i * 100 < percent * REPORT_BAR ? '#' : '.';
 	bar[REPORT_BAR] = '\0';
-	if (report.tty) {
-		printf("\r[%7.3f] %s [%s] %3u%%  %llu of %llu MiB ", report_time(), what, bar,
-		       percent, (unsigned long long)(done >> 8), (unsigned long long)(total >> 8));
-		fflush(stdout);
-		report.bar = true;
-	} else {
-		printf("[%7.3f] %s [%s] %3u%%  %llu of %llu MiB\n", report_time(), what, bar,
-		       percent, (unsigned long long)(done >> 8), (unsigned long long)(total >> 8));
-	}
+	/* Pages are 4 KiB: 256 of them are a MiB. */
+	printf("%s[%7.3f] %s [%s] %3u%%  %" PRIu64 " of %" PRIu64 " MiB%s",
+	       report.tty ? "\r" : "", report_time(), what, bar, percent, done >> 8, total >> 8,
+	       report.tty ? " " : "\n");
+	report.bar = report.tty;
+	fflush(stdout);
+}
+
+void report_progress(const char *what, uint64_t done, uint64_t total)
+{
+	uint64_t now = loop_now();
+
+	if (now - report.last_bar < (report.tty ? NSEC_PER_SEC / 10 : NSEC_PER_SEC))
+		return;
+	report.last_bar = now;
+	report_draw(what, done, total);
+}
+
+void report_progress_done(const char *what, uint64_t total)
+{
+	report_draw(what, total, total);
+	report_progress_end();
 }
 
 void report_progress_end(void)

@@ -29,6 +29,8 @@ void report_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
  * line a second. @what: what is counted; @done of @total pages.
  */
 void report_progress(const char *what, uint64_t done, uint64_t total);
+/* All @total pages are done: the full bar, in any case. */
+void report_progress_done(const char *what, uint64_t total);
 /* Ends the bar's line. */
 void report_progress_end(void);
 

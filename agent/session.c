@@ -36,6 +36,16 @@ static int session_open_error(int err, struct why *why)
 	}
 }
 
+int session_probe(struct why *why)
+{
+	int fd = open(VMREPL_DEVICE, O_RDWR | O_CLOEXEC);
+
+	if (fd < 0)
+		return session_open_error(errno, why);
+	close(fd);
+	return 0;
+}
+
 static int session_attach_error(int err, pid_t pid, const struct vmrepl_attach *attach,
 				struct why *why)
 {

@@ -37,6 +37,9 @@ struct session {
 /* Makes an empty session of @session. */
 void session_init(struct session *session);
 
+/* Whether the module is there and may be used; opens and closes its file. */
+int session_probe(struct why *why);
+
 /**
  * session_attach() - protect the VM of a process and map its rings
  * @ring_slots: as in struct vmrepl_attach

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * guard: on in this order, off in the mirror's.
+ */
+#include <errno.h>
+
+#include "devstate.h"
+#include "guard.h"
+#include "report.h"
+
+#define GUARD_CAPTURE_MS	15000u
+/* The layout may change again while it is being read. */
+#define GUARD_LAYOUT_TRIES	5
+
+int guard_layout(struct guard *guard, struct why *why)
+{
+	int err = -ESTALE;
+	unsigned int i;
+
+	for (i = 0; err == -ESTALE && i < GUARD_LAYOUT_TRIES; i++) {
+		err = session_layout(&guard->session, why);
+		if (!err)
+			err = ramblock_place(guard->blocks, guard->qmp, guard->session.slots,
+					     guard->session.nr_slots, why);
+	}
+	return err;
+}
+
+static int guard_plug(struct guard *guard, struct why *why)
+{
+	unsigned int i;
+
+	if (guard->nr_plugs)
+		return 0;
+	for (i = 0; i < guard->vm->nr_taps; i++) {
+		const char *tap = guard->vm->taps[i].ifname;
+		int err = plug_cleanup(tap, why);
+
+		if (err < 0)
+			return err;
+		if (err)
+			report_warn("removed what a killed agent had left on %s", tap);
+		guard->plugs[i] = plug_open(tap, why);
+		if (!guard->plugs[i])
+			return -errno;
+		guard->nr_plugs++;
+	}
+	return 0;
+}
+
+static void guard_unplug(struct guard *guard)
+{
+	while (guard->nr_plugs)
+		plug_close(guard->plugs[--guard->nr_plugs], true, NULL);
+}
+
+int guard_attach(struct guard *guard, struct why *why)
+{
+	bool had_plugs = guard->nr_plugs;
+	int err;
+
+	err = devstate_capture(guard->qmp, guard->blocks, guard->vm->pid, GUARD_CAPTURE_MS, why);
+	if (err)
+		return err;
+	err = session_attach(&guard->session, guard->vm->pid, guard->ring_slots, why);
+	if (err)
+		goto free_copies;
+	err = guard_layout(guard, why);
+	if (err)
+		goto detach;
+	err = guard_plug(guard, why);
+	if (err)
+		goto unplug;
+	return 0;
+unplug:
+	if (!had_plugs)
+		guard_unplug(guard);
+detach:
+	session_detach(&guard->session);
+free_copies:
+	ramblock_free_copies(guard->blocks);
+	return err;
+}
+
+int guard_hold(struct guard *guard, struct why *why)
+{
+	unsigned int i;
+	int err;
+
+	for (i = 0; i < guard->nr_plugs; i++) {
+		err = plug_buffer(guard->plugs[i], why);
+		if (err)
+			return err;
+	}
+	guard->closed = true;
+	guard->holding = true;
+	return 0;
+}
+
+int guard_commit(struct guard *guard, struct why *why)
+{
+	unsigned int i;
+	int ret = 0;
+
+	if (!guard->closed)
+		return 0;
+	guard->closed = false;
+	for (i = 0; i < guard->nr_plugs; i++) {
+		int err = plug_release_one(guard->plugs[i], why);
+
+		if (err && !ret)
+			ret = err;
+	}
+	return ret;
+}
+
+int guard_let_go(struct guard *guard, struct why *why)
+{
+	unsigned int i;
+	int ret = 0;
+
+	guard->closed = false;
+	guard->holding = false;
+	for (i = 0; i < guard->nr_plugs; i++) {
+		int err = plug_release_all(guard->plugs[i], why);
+
+		if (err && !ret)
+			ret = err;
+	}
+	return ret;
+}
+
+void guard_held(struct guard *guard, struct plug_held *held)
+{
+	struct plug_held one;
+	unsigned int i;
+
+	*held = (struct plug_held) { 0 };
+	for (i = 0; i < guard->nr_plugs; i++) {
+		if (plug_held(guard->plugs[i], &one, NULL))
+			continue;
+		held->packets += one.packets;
+		held->bytes += one.bytes;
+		held->drops += one.drops;
+	}
+}
+
+void guard_detach(struct guard *guard)
+{
+	session_detach(&guard->session);
+	ramblock_free_copies(guard->blocks);
+}
+
+int guard_close(struct guard *guard, bool release, struct why *why)
+{
+	int ret = 0;
+
+	while (guard->nr_plugs) {
+		int err = plug_close(guard->plugs[--guard->nr_plugs], release, why);
+
+		if (err && !ret)
+			ret = err;
+	}
+	guard->closed = false;
+	guard->holding = false;
+	guard_detach(guard);
+	return ret;
+}

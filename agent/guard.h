@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * guard: everything that the primary has put on its VM: the module's session,
+ * the names of its memory, the plugs on its taps.
+ */
+#ifndef VMREPL_GUARD_H
+#define VMREPL_GUARD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "plug.h"
+#include "procvm.h"
+#include "qmp.h"
+#include "ramblock.h"
+#include "session.h"
+#include "why.h"
+
+/**
+ * struct guard - on one VM
+ * @vm, @qmp, @blocks: belong to the owner
+ * @ring_slots: for the module
+ * @session:  the module's
+ * @nr_plugs, @plugs: one for each tap; they outlive the session
+ * @closed:   a segment is closed and waits for its epoch's commit
+ * @holding:  output is held
+ */
+struct guard {
+	const struct procvm *vm;
+	struct qmp *qmp;
+	struct ramblock_table *blocks;
+	uint32_t ring_slots;
+	struct session session;
+	unsigned int nr_plugs;
+	struct plug *plugs[PROCVM_TAPS];
+	bool closed;
+	bool holding;
+};
+
+/**
+ * guard_attach() - put all of it on
+ *
+ * Captures the small blocks, attaches the module, takes the layout over, and puts
+ * a plug on each tap (output flows until guard_hold()). What a killed agent left
+ * on the taps is removed first. Blocks for some 0.1 s. On errors nothing stays.
+ */
+int guard_attach(struct guard *guard, struct why *why);
+
+/* The layout changed: takes it over. Nothing may be armed on the QMP socket. */
+int guard_layout(struct guard *guard, struct why *why);
+
+/*
+ * Closes the plugs' filling segments: what the guest sent until now goes with
+ * the next guard_commit(). The guest stands. Errors: as plug_buffer().
+ */
+int guard_hold(struct guard *guard, struct why *why);
+/* Lets the closed segments go. */
+int guard_commit(struct guard *guard, struct why *why);
+/* Lets everything go, and what comes. */
+int guard_let_go(struct guard *guard, struct why *why);
+/* Packets and bytes held in all plugs. */
+void guard_held(struct guard *guard, struct plug_held *held);
+
+/* Detaches the module; plugs stay as they are. */
+void guard_detach(struct guard *guard);
+/*
+ * Detaches and takes the plugs away. @release: what is held goes out; else it
+ * is dropped.
+ */
+int guard_close(struct guard *guard, bool release, struct why *why);
+
+#endif /* VMREPL_GUARD_H */

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * vmrepl-agent: protects a running QEMU/KVM guest, or stands by for one.
+ */
+#include <errno.h>
+#include <json-c/json.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+#include "control.h"
+#include "options.h"
+#include "plug.h"
+#include "primary.h"
+#include "procvm.h"
+#include "report.h"
+#include "standby.h"
+
+static int main_fail(const struct why *why)
+{
+	report_error("%s", why->text);
+	return 1;
+}
+
+static int main_reply(struct json_object *reply)
+{
+	struct json_object *error;
+	int code = 0;
+
+	if (json_object_object_get_ex(reply, "error", &error)) {
+		report_error("%s", json_object_get_string(error));
+		json_object_put(reply);
+		return 1;
+	}
+	json_object_object_foreach(reply, name, value)
+		printf("%-16s %s\n", name, json_object_get_string(value));
+	json_object_put(reply);
+	return code;
+}
+
+static int main_status(const struct options *options)
+{
+	struct json_object *reply;
+	struct why why;
+
+	if (control_ask(options->vm, "status", &reply, &why))
+		return main_fail(&why);
+	return main_reply(reply);
+}
+
+static int main_promote(const struct options *options)
+{
+	struct json_object *reply;
+	struct why why;
+	char line[16];
+
+	if (!options->yes) {
+		fputs("Promotion by hand runs the guest here from its last complete checkpoint.\n"
+		      "If it still runs on the primary it then runs twice, and what it has done\n"
+		      "there since that checkpoint is lost. Make sure that the primary host, or\n"
+		      "its QEMU, is off.\n", stderr);
+		if (!isatty(STDIN_FILENO)) {
+			report_error("not promoting without a confirmation; add --yes");
+			return 1;
+		}
+		fputs("Promote? (yes/no) ", stderr);
+		if (!fgets(line, sizeof(line), stdin) || strcmp(line, "yes\n")) {
+			report_error("not promoted");
+			return 1;
+		}
+	}
+	if (control_ask(options->vm, "promote", &reply, &why))
+		return main_fail(&why);
+	return main_reply(reply);
+}
+
+/* What an agent that was killed has left on the taps of a VM. */
+static int main_release(const struct options *options)
+{
+	struct procvm vm;
+	struct why why;
+	unsigned int i;
+	int removed = 0, err;
+
+	if (control_served(options->vm)) {
+		report_error("a vmrepl-agent serves the VM of process %d; stop that one instead",
+			     options->vm);
+		return 1;
+	}
+	err = procvm_open(&vm, options->vm, &why);
+	if (!err) {
+		for (i = 0; i < vm.nr_taps; i++) {
+			err = plug_cleanup(vm.taps[i].ifname, &why);
+			if (err < 0)
+				break;
+			removed += err;
+		}
+		procvm_close(&vm);
+	} else if (err == -ESRCH) {
+		err = plug_cleanup(NULL, &why);
+		removed = err;
+	}
+	if (err < 0)
+		return main_fail(&why);
+	puts(removed ? "removed what a killed agent had left; held output was dropped" :
+	     "nothing was left");
+	return 0;
+}
+
+static int main_serve(const struct options *options)
+{
+	int err = report_open(options->json);
+
+	if (err) {
+		report_error("cannot write %s: %s", options->json, strerror(-err));
+		return 1;
+	}
+	/* Sockets say it with EPIPE. */
+	signal(SIGPIPE, SIG_IGN);
+	if (options->debug_break)
+		report_warn("VMREPL_DEBUG_BREAK IS SET: %s. THIS AGENT LOSES DATA ON PURPOSE, FOR TESTS",
+			    options->debug_break == OPTIONS_BREAK_ACK_EARLY ?
+			    "output is released before the standby has acknowledged it" :
+			    "the standby applies epochs before they are whole");
+	err = options->verb == OPTIONS_STANDBY ? standby_run(options) : primary_run(options);
+	report_close();
+	return err;
+}
+
+int main(int argc, char **argv)
+{
+	struct options options;
+	struct why why;
+
+	if (options_parse(&options, argc, argv, &why)) {
+		main_fail(&why);
+		return 2;
+	}
+	switch (options.verb) {
+	case OPTIONS_PRIMARY:
+	case OPTIONS_STANDBY:
+		return main_serve(&options);
+	case OPTIONS_STATUS:
+		return main_status(&options);
+	case OPTIONS_PROMOTE:
+		return main_promote(&options);
+	case OPTIONS_RELEASE:
+		return main_release(&options);
+	case OPTIONS_HELP:
+		fputs(options_usage, stdout);
+		return 0;
+	case OPTIONS_VERSION:
+		puts("vmrepl-agent " AGENT_VERSION);
+		return 0;
+	}
+	return 2;
+}

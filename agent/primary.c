@@ -1,0 +1,960 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * primary: from "connected" to "protected", and what to do when the standby is
+ * lost.
+ *
+ *	CONNECTING -> SYNCING -> SECURING -> PROTECTED
+ *	     ^            |          |           |
+ *	     |            v          v           v
+ *	UNPROTECTED <- (LEAVING, FENCING: output stays held) -> end
+ *
+ * Held output is let go in three cases only: its epoch is acknowledged; the
+ * standby has said that it will not take over (BYE, BYE_ACK) or never could;
+ * the standby is off (fence), or cannot take over by itself (no fence command).
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "checkpoint.h"
+#include "control.h"
+#include "fence.h"
+#include "guard.h"
+#include "hello.h"
+#include "link.h"
+#include "primary.h"
+#include "procvm.h"
+#include "refuse.h"
+#include "report.h"
+#include "stop.h"
+#include "stream.h"
+
+#define PRIMARY_RECONNECT_NS	NSEC_PER_SEC
+/* The standby may be busy with its own set-up. */
+#define PRIMARY_PREPARE_NS	(60 * NSEC_PER_SEC)
+/* A dirty set this small goes into the first checkpoint. */
+#define PRIMARY_SYNCED_PAGES	2048u
+#define PRIMARY_SYNC_ROUNDS	10u
+
+enum primary_state {
+	PRIMARY_CONNECTING,
+	PRIMARY_SYNCING,	/* live rounds */
+	PRIMARY_SECURING,	/* checkpoints, none acknowledged yet */
+	PRIMARY_PROTECTED,
+	PRIMARY_FENCING,	/* standby lost, output held */
+	PRIMARY_UNPROTECTED,	/* output flows; connecting again every second */
+	PRIMARY_LEAVING,	/* BYE is said */
+};
+
+static const char *const primary_states[] = {
+	[PRIMARY_CONNECTING]	= "connecting",
+	[PRIMARY_SYNCING]	= "syncing",
+	[PRIMARY_SECURING]	= "securing",
+	[PRIMARY_PROTECTED]	= "protected",
+	[PRIMARY_FENCING]	= "fencing",
+	[PRIMARY_UNPROTECTED]	= "unprotected",
+	[PRIMARY_LEAVING]	= "leaving",
+};
+
+/* Of the epoch in flight. */
+struct primary_epoch {
+	uint64_t number;
+	bool live;
+	bool waiting;		/* its END is sent, its ACK is not here */
+	uint64_t started;
+	uint64_t held_since;
+	uint64_t sent_at;
+	uint64_t pages;
+	uint64_t freeze_ns;
+	uint64_t pause_ns;
+};
+
+struct primary {
+	const struct options *options;
+	struct loop *loop;
+	struct procvm vm;
+	struct qmp *qmp;
+	struct loop_op *qmp_op;
+	struct loop_op *vm_op;
+	struct hello ours;
+	struct control *control;
+	struct stop stop;
+	struct fence fence;
+	struct guard guard;
+	struct stream *stream;
+	struct checkpoint cp;
+	struct link *link;
+	enum primary_state state;
+	bool was_attached;	/* the first connection did its part */
+	bool accepted;		/* by the standby of this connection */
+	bool can_promote;	/* the standby may hold a checkpoint of ours */
+	bool relayout;
+	bool dead_end;		/* no more epochs on this connection */
+
+	struct primary_epoch epoch;
+	unsigned int round;
+	uint64_t round_pages;
+	uint64_t acked;
+	uint64_t epochs_acked;
+	uint64_t last_hold;
+	struct {
+		uint64_t number, pause_ns, pages, bytes, held_ns, ack_ns;
+	} shown;
+
+	struct loop_timer next;		/* epoch */
+	struct loop_timer again;	/* connection */
+	struct loop_timer line;		/* a second */
+	struct loop_timer gone;		/* the VM's process should have ended */
+	const char *gone_why;
+	char last_why[WHY_LEN];
+
+	bool ending;		/* the program ends after LEAVING */
+	bool vm_ended;
+	bool leave_plugs;	/* told to end while output must stay held */
+	int exit_code;
+};
+
+static void primary_epoch_start(struct primary *p);
+static void primary_settle(struct primary *p);
+static void primary_lost(struct primary *p, const char *why);
+static void primary_leave(struct primary *p, enum frame_bye_reason reason, const char *text,
+			  bool ending, int code);
+
+static void primary_set_state(struct primary *p, enum primary_state state)
+{
+	if (p->state == state)
+		return;
+	p->state = state;
+	report_event("state", "state:s", primary_states[state]);
+}
+
+/* No more epochs: the guest is let go, what was collected is forgotten. */
+static void primary_halt(struct primary *p)
+{
+	p->dead_end = true;
+	p->epoch.waiting = false;
+	loop_timer_cancel(p->loop, &p->next);
+	loop_timer_cancel(p->loop, &p->line);
+	stream_abandon(p->stream);
+	checkpoint_resume(&p->cp);
+}
+
+/* It is proven, or it was never in question, that nobody else runs the guest. */
+static void primary_let_go(struct primary *p)
+{
+	struct why why;
+
+	p->can_promote = false;
+	if (!p->guard.holding)
+		return;
+	if (guard_let_go(&p->guard, &why))
+		report_warn("cannot release held output: %s", why.text);
+	report_event("released", "");
+}
+
+/* ---- one epoch ---- */
+
+static void primary_resync(struct primary *p, const char *text)
+{
+	report_warn("%s: starting over with a full sync", text);
+	report_event("resync", "why:s", text);
+	primary_leave(p, FRAME_BYE_RESYNC, text, false, 0);
+}
+
+/*
+ * Something says that the VM is gone. Its process is watched and tells it better
+ * in a moment; where it does not, this is the error.
+ */
+static void primary_gone(struct primary *p, const char *why)
+{
+	p->gone_why = why;
+	loop_timer_set(p->loop, &p->gone, NSEC_PER_SEC);
+}
+
+static void primary_gone_late(void *arg)
+{
+	struct primary *p = arg;
+
+	report_error("%s; the guest is not protected any more", p->gone_why);
+	primary_leave(p, FRAME_BYE_ERROR, p->gone_why, true, 1);
+}
+
+static void primary_module_error(struct primary *p, int err)
+{
+	if (err == -ESRCH)
+		primary_gone(p, "the process has no VM any more");
+	else if (err == -ESTALE)
+		primary_resync(p, "a page is in no memory block that is known");
+	else
+		primary_resync(p, "the module's session is broken");
+}
+
+static void primary_live_collected(void *arg, int err)
+{
+	struct primary *p = arg;
+
+	if (!err)
+		err = stream_end(p->stream, NULL, 0);
+	if (err) {
+		primary_module_error(p, err);
+		return;
+	}
+	p->epoch.sent_at = loop_now();
+	p->epoch.waiting = true;
+}
+
+/* A round of the first sync, while the guest runs. */
+static void primary_live_round(struct primary *p)
+{
+	struct why why;
+	int err;
+
+	p->epoch = (struct primary_epoch) {
+		.number = p->epoch.number + 1,
+		.live = true,
+		.started = loop_now(),
+	};
+	p->round++;
+	err = session_freeze(&p->guard.session, p->epoch.number, true, &p->epoch.pages,
+			     &p->epoch.freeze_ns);
+	if (err == -ESTALE) {
+		err = guard_layout(&p->guard, &why);
+		if (err) {
+			primary_resync(p, why.text);
+			return;
+		}
+		err = session_freeze(&p->guard.session, p->epoch.number, true, &p->epoch.pages,
+				     &p->epoch.freeze_ns);
+	}
+	if (err) {
+		primary_module_error(p, err);
+		return;
+	}
+	stream_begin(p->stream, p->link, &p->guard.session, &p->ours.blocks, p->epoch.number,
+		     true, p->round == 1);
+	stream_collect(p->stream, primary_live_collected, p);
+}
+
+static void primary_collected(void *arg, int err)
+{
+	struct primary *p = arg;
+
+	if (err)
+		primary_module_error(p, err);
+	checkpoint_resume(&p->cp);
+}
+
+/* The guest stands. */
+static void primary_stopped(void *arg)
+{
+	struct primary *p = arg;
+	struct why why;
+	int err;
+
+	if (p->dead_end) {
+		checkpoint_resume(&p->cp);
+		return;
+	}
+	err = session_freeze(&p->guard.session, p->epoch.number, false, &p->epoch.pages,
+			     &p->epoch.freeze_ns);
+	if (err) {
+		/*
+		 * The layout can only be read while QEMU answers, which it does
+		 * not now: this checkpoint is given up and taken again at once.
+		 */
+		p->relayout = err == -ESTALE;
+		if (!p->relayout)
+			primary_module_error(p, err);
+		checkpoint_resume(&p->cp);
+		return;
+	}
+	/* Output of this epoch began where the one before was closed. */
+	p->epoch.held_since = p->last_hold ? p->last_hold : loop_now();
+	p->last_hold = loop_now();
+	err = guard_hold(&p->guard, &why);
+	if (err) {
+		primary_resync(p, why.text);
+		checkpoint_resume(&p->cp);
+		return;
+	}
+	if (p->options->debug_break == OPTIONS_BREAK_ACK_EARLY)
+		guard_commit(&p->guard, &why);
+	stream_begin(p->stream, p->link, &p->guard.session, &p->ours.blocks, p->epoch.number,
+		     false, false);
+	stream_collect(p->stream, primary_collected, p);
+}
+
+/* The guest runs again. */
+static void primary_resumed(void *arg, int err, const struct why *cause)
+{
+	struct primary *p = arg;
+	struct why why;
+
+	p->epoch.pause_ns = p->cp.pause_ns;
+	if (p->dead_end) {
+		primary_settle(p);
+		return;
+	}
+	if (err) {
+		report_error("%s", cause->text);
+		primary_leave(p, FRAME_BYE_ERROR, cause->text, true, 1);
+		return;
+	}
+	if (p->relayout) {
+		p->relayout = false;
+		report_event("layout", "epoch:u", p->epoch.number);
+		if (guard_layout(&p->guard, &why))
+			primary_resync(p, why.text);
+		else
+			primary_epoch_start(p);
+		return;
+	}
+	if (stream_end(p->stream, p->cp.state, p->cp.len)) {
+		primary_resync(p, "out of memory");
+		return;
+	}
+	/* From its last byte on the standby can run what we have sent. */
+	p->can_promote = true;
+	p->epoch.sent_at = loop_now();
+	p->epoch.waiting = true;
+	if (checkpoint_arm(&p->cp, &why)) {
+		report_error("%s", why.text);
+		primary_leave(p, FRAME_BYE_ERROR, why.text, true, 1);
+	}
+}
+
+static void primary_epoch_start(struct primary *p)
+{
+	struct why why;
+
+	if (p->dead_end)
+		return;
+	p->epoch = (struct primary_epoch) {
+		.number = p->epoch.number + 1,
+		.started = loop_now(),
+	};
+	if (checkpoint_arm(&p->cp, &why) || checkpoint_fire(&p->cp, &why)) {
+		report_error("%s", why.text);
+		primary_leave(p, FRAME_BYE_ERROR, why.text, true, 1);
+	}
+}
+
+static void primary_next(void *arg)
+{
+	primary_epoch_start(arg);
+}
+
+static void primary_line(void *arg)
+{
+	struct primary *p = arg;
+
+	loop_timer_set(p->loop, &p->line, NSEC_PER_SEC);
+	if (p->state == PRIMARY_SYNCING) {
+		report_progress(p->round == 1 ? "first sync" : "catching up",
+				stream_totals(p->stream)->pages, p->epoch.pages);
+		loop_timer_set(p->loop, &p->line, NSEC_PER_SEC / 10);
+		return;
+	}
+	if (p->state != PRIMARY_PROTECTED || !p->shown.number)
+		return;
+	report_phase("epoch %" PRIu64 "  pause %.1f ms  dirty %" PRIu64 " pages  sent %" PRIu64
+		     " KiB  output held %.1f ms  (acked)", p->shown.number,
+		     (double)p->shown.pause_ns / 1e6, p->shown.pages, p->shown.bytes >> 10,
+		     (double)p->shown.held_ns / 1e6);
+}
+
+static void primary_live_acked(struct primary *p)
+{
+	uint64_t pages = p->epoch.pages;
+	bool stuck = p->round > 2 && pages > p->round_pages * 3 / 4;
+
+	report_event("round", "epoch:u round:u pages:u bytes:u ack_us:u", p->epoch.number,
+		     (uint64_t)p->round, pages, stream_totals(p->stream)->bytes,
+		     (loop_now() - p->epoch.started) / NSEC_PER_USEC);
+	if (p->round == 1) {
+		ramblock_free_copies(&p->ours.blocks);
+		report_progress_done("first sync", pages);
+	}
+	p->round_pages = pages;
+	if ((pages >= PRIMARY_SYNCED_PAGES || p->round == 1) && !stuck &&
+	    p->round < PRIMARY_SYNC_ROUNDS) {
+		primary_live_round(p);
+		return;
+	}
+	report_phase("first sync done: %u rounds, %" PRIu64 " pages in the last one", p->round,
+		     pages);
+	report_event("synced", "rounds:u pages:u", (uint64_t)p->round, pages);
+	primary_set_state(p, PRIMARY_SECURING);
+	p->last_hold = 0;
+	primary_epoch_start(p);
+}
+
+static void primary_acked(struct primary *p)
+{
+	uint64_t now = loop_now(), due;
+	const struct stream_totals *totals = stream_totals(p->stream);
+	struct why why;
+
+	p->epoch.waiting = false;
+	if (p->epoch.live) {
+		primary_live_acked(p);
+		return;
+	}
+	if (guard_commit(&p->guard, &why)) {
+		primary_resync(p, why.text);
+		return;
+	}
+	p->acked = p->epoch.number;
+	p->epochs_acked++;
+	p->shown.number = p->epoch.number;
+	p->shown.pause_ns = p->epoch.pause_ns;
+	p->shown.pages = totals->pages;
+	p->shown.bytes = totals->bytes;
+	p->shown.held_ns = now - p->epoch.held_since;
+	p->shown.ack_ns = now - p->epoch.sent_at;
+	report_event("epoch",
+		     "epoch:u pause_us:u pages:u zero_pages:u bytes:u state_bytes:u freeze_us:u ack_us:u held_us:u",
+		     p->epoch.number, p->epoch.pause_ns / NSEC_PER_USEC, totals->pages,
+		     totals->zero_pages, totals->bytes, totals->state_bytes,
+		     p->epoch.freeze_ns / NSEC_PER_USEC, p->shown.ack_ns / NSEC_PER_USEC,
+		     p->shown.held_ns / NSEC_PER_USEC);
+	if (p->state == PRIMARY_SECURING) {
+		primary_set_state(p, PRIMARY_PROTECTED);
+		report_phase("protected: checkpoint %" PRIu64 " is complete on %s", p->acked,
+			     link_peer(p->link));
+		report_event("protected", "epoch:u", p->acked);
+		loop_timer_set(p->loop, &p->line, NSEC_PER_SEC);
+	}
+	due = p->epoch.started + p->options->interval_ns;
+	loop_timer_set(p->loop, &p->next, due > now ? due - now : 0);
+}
+
+/* ---- connection ---- */
+
+static void primary_hello(struct primary *p)
+{
+	char *text = hello_write(&p->ours);
+
+	if (!text) {
+		link_close(p->link);
+		primary_lost(p, "out of memory");
+		return;
+	}
+	link_watch(p->link, p->options->timeout_ns / 8, PRIMARY_PREPARE_NS);
+	link_send_copy(p->link, FRAME_HELLO, 0, text, strlen(text));
+	free(text);
+}
+
+/* The standby agrees: now the VM is touched. */
+static void primary_accepted(struct primary *p, const struct frame *frame)
+{
+	struct hello theirs;
+	struct why why;
+	uint64_t beat;
+	int err;
+
+	err = hello_parse(&theirs, frame->payload, frame->length, &why);
+	hello_free(&theirs);
+	if (err) {
+		link_close(p->link);
+		primary_lost(p, why.text);
+		return;
+	}
+	p->accepted = true;
+	report_phase("standby %s agrees: QEMU %s", link_peer(p->link), theirs.qemu);
+	beat = theirs.timeout_ms * NSEC_PER_MSEC;
+	if (p->options->timeout_ns < beat)
+		beat = p->options->timeout_ns;
+	beat /= 8;
+	if (guard_attach(&p->guard, &why)) {
+		if (p->was_attached)
+			report_warn("%s; trying again", why.text);
+		else
+			report_error("%s", why.text);
+		primary_leave(p, FRAME_BYE_ERROR, why.text, !p->was_attached, 1);
+		return;
+	}
+	if (!p->was_attached) {
+		unsigned int i;
+
+		report_phase("attached: pid %d (%s), %u vCPUs, %" PRIu64 " MiB%s", p->vm.pid,
+			     p->vm.comm, p->guard.session.nr_vcpus,
+			     p->guard.session.ram_bytes >> 20,
+			     p->guard.nr_plugs ? "" : ", no network");
+		for (i = 0; i < p->guard.nr_plugs; i++)
+			report_phase("output of %s goes through %s", plug_tap(p->guard.plugs[i]),
+				     plug_ifb(p->guard.plugs[i]));
+	} else {
+		report_phase("attached again: syncing everything to %s", link_peer(p->link));
+	}
+	report_event("attached", "pid:u vcpus:u ram_bytes:u taps:u again:b",
+		     (uint64_t)p->vm.pid, (uint64_t)p->guard.session.nr_vcpus,
+		     p->guard.session.ram_bytes, (uint64_t)p->guard.nr_plugs, p->was_attached);
+	p->was_attached = true;
+	p->last_why[0] = '\0';
+	p->round = 0;
+	p->dead_end = false;
+	p->relayout = false;
+	primary_set_state(p, PRIMARY_SYNCING);
+	loop_timer_set(p->loop, &p->line, NSEC_PER_SEC / 10);
+	/* The standby judges our silence from the first epoch on; we its. */
+	link_watch(p->link, beat, p->options->timeout_ns);
+	primary_live_round(p);
+}
+
+static bool primary_frame(void *arg, const struct frame *frame)
+{
+	struct primary *p = arg;
+	char text[FRAME_TEXT_MAX + 1];
+
+	switch (frame->type) {
+	case FRAME_ACCEPT:
+		if (p->accepted || p->state == PRIMARY_LEAVING)
+			break;
+		primary_accepted(p, frame);
+		return true;
+	case FRAME_REFUSE:
+		frame_get_text(frame, text, sizeof(text));
+		link_close(p->link);
+		primary_lost(p, text);
+		return true;
+	case FRAME_ACK:
+		if (p->dead_end)
+			return true;
+		if (!p->epoch.waiting || frame->epoch != p->epoch.number)
+			break;
+		primary_acked(p);
+		return true;
+	case FRAME_BYE:
+		frame_get_text(frame, text, sizeof(text));
+		/* It will not take over: no fence, whatever comes. */
+		p->can_promote = false;
+		link_send_copy(p->link, FRAME_BYE_ACK, 0, NULL, 0);
+		link_close_soon(p->link);
+		primary_lost(p, text);
+		return true;
+	case FRAME_BYE_ACK:
+		if (p->state != PRIMARY_LEAVING)
+			break;
+		primary_let_go(p);
+		link_close(p->link);
+		return true;
+	default:
+		break;
+	}
+	snprintf(text, sizeof(text), "it sent %s when it should not", frame_name(frame->type));
+	link_close(p->link);
+	primary_lost(p, text);
+	return true;
+}
+
+static void primary_up(void *arg)
+{
+	primary_hello(arg);
+}
+
+static void primary_down(void *arg, const char *why)
+{
+	primary_lost(arg, why);
+}
+
+static void primary_closed(void *arg)
+{
+	struct primary *p = arg;
+
+	p->link = NULL;
+	p->accepted = false;
+	primary_settle(p);
+}
+
+static const struct link_handlers primary_handlers = {
+	.up	= primary_up,
+	.frame	= primary_frame,
+	.down	= primary_down,
+	.closed	= primary_closed,
+};
+
+static void primary_connect(void *arg)
+{
+	struct primary *p = arg;
+	struct why why;
+
+	if (p->was_attached) {
+		hello_free(&p->ours);
+		if (checkpoint_disarm(&p->cp, &why) || hello_read(&p->ours, p->qmp, &why)) {
+			report_error("%s", why.text);
+			p->exit_code = 1;
+			p->ending = true;
+			primary_settle(p);
+			return;
+		}
+		p->ours.fence = p->options->fence_command != NULL;
+		p->ours.timeout_ms = p->options->timeout_ns / NSEC_PER_MSEC;
+		p->ours.interval_ms = p->options->interval_ns / NSEC_PER_MSEC;
+	}
+	p->link = link_connect(p->loop, p->options->ops, &p->options->addr, &primary_handlers, p,
+			       &why);
+	if (!p->link)
+		primary_lost(p, why.text);
+}
+
+/* ---- the end of a connection ---- */
+
+static void primary_fenced(void *arg)
+{
+	struct primary *p = arg;
+
+	report_phase("fenced: the standby is off");
+	primary_let_go(p);
+	if (!p->ending) {
+		primary_set_state(p, PRIMARY_UNPROTECTED);
+		report_warn("UNPROTECTED: the guest goes on here alone; output flows");
+	}
+	primary_settle(p);
+}
+
+/*
+ * The connection has ended, with or without a goodbye. Output goes on only if
+ * the standby cannot take over; what remains to be done is primary_settle()'s.
+ */
+static void primary_lost(struct primary *p, const char *why)
+{
+	bool leaving = p->state == PRIMARY_LEAVING;
+	uint64_t silence = p->link ? loop_now() - link_last_rx(p->link) : 0;
+
+	if (!p->was_attached && !leaving) {
+		report_error("standby %s: %s", p->options->addr.text, why);
+		p->exit_code = 1;
+		p->ending = true;
+		primary_set_state(p, PRIMARY_LEAVING);
+		primary_settle(p);
+		return;
+	}
+	primary_halt(p);
+	if (p->state == PRIMARY_UNPROTECTED) {
+		/* Trying again every second: only news is worth a line. */
+		if (strcmp(p->last_why, why))
+			report_warn("still unprotected: standby %s: %s", p->options->addr.text, why);
+		snprintf(p->last_why, sizeof(p->last_why), "%s", why);
+		primary_settle(p);
+		return;
+	}
+	report_warn("lost the standby %s: %s", p->options->addr.text, why);
+	report_event("lost", "why:s silence_us:u", why, silence / NSEC_PER_USEC);
+	if (p->can_promote && p->options->fence_command && !p->vm_ended) {
+		primary_set_state(p, PRIMARY_FENCING);
+		report_phase("output stays held until the fence command has switched the standby off");
+		fence_start(&p->fence, p->loop, 0);
+		primary_settle(p);
+		return;
+	}
+	if (!p->vm_ended)
+		primary_let_go(p);
+	if (!leaving) {
+		primary_set_state(p, PRIMARY_UNPROTECTED);
+		report_warn("UNPROTECTED: the guest goes on here alone, output flows; trying the standby again every second");
+	}
+	primary_settle(p);
+}
+
+/*
+ * Says goodbye: protection ends in order, on this connection (@ending false) or
+ * for good. The standby's answer, or its loss, comes next.
+ */
+static void primary_leave(struct primary *p, enum frame_bye_reason reason, const char *text,
+			  bool ending, int code)
+{
+	struct frame_bye bye = { .reason = reason };
+	uint8_t payload[sizeof(bye) + FRAME_TEXT_MAX];
+
+	if (ending) {
+		p->ending = true;
+		p->exit_code = code;
+	}
+	if (p->state == PRIMARY_LEAVING || p->state == PRIMARY_FENCING) {
+		primary_settle(p);
+		return;
+	}
+	primary_halt(p);
+	if (!p->link || !p->accepted) {
+		if (p->link)
+			link_close(p->link);
+		primary_set_state(p, PRIMARY_LEAVING);
+		primary_settle(p);
+		return;
+	}
+	primary_set_state(p, PRIMARY_LEAVING);
+	memcpy(payload, &bye, sizeof(bye));
+	memcpy(payload + sizeof(bye), text, strlen(text));
+	link_watch(p->link, p->options->timeout_ns / 8, p->options->timeout_ns);
+	link_send_copy(p->link, FRAME_BYE, 0, payload, sizeof(bye) + strlen(text));
+}
+
+/* Goes on when nothing is under way any more: the guest runs, no frame is out. */
+static void primary_settle(struct primary *p)
+{
+	if (p->link || checkpoint_busy(&p->cp))
+		return;
+	guard_detach(&p->guard);
+	if (fence_active(&p->fence))
+		return;
+	if (p->ending) {
+		loop_stop(p->loop);
+		return;
+	}
+	if (p->state == PRIMARY_LEAVING || p->state == PRIMARY_FENCING)
+		primary_set_state(p, PRIMARY_UNPROTECTED);
+	if (p->state == PRIMARY_UNPROTECTED && !p->again.armed)
+		loop_timer_set(p->loop, &p->again, PRIMARY_RECONNECT_NS);
+}
+
+/* ---- what else happens ---- */
+
+static void primary_vm_ended(void *arg, int res)
+{
+	struct primary *p = arg;
+
+	(void)res;
+	p->vm_op = NULL;
+	if (p->vm_ended)
+		return;
+	p->vm_ended = true;
+	report_phase("the VM has ended");
+	report_event("vm-ended", "");
+	/* A standby that we cannot reach may take over: the guest is gone here. */
+	fence_stop(&p->fence);
+	loop_timer_cancel(p->loop, &p->again);
+	loop_timer_cancel(p->loop, &p->gone);
+	primary_halt(p);
+	checkpoint_forget(&p->cp);
+	primary_leave(p, FRAME_BYE_VM_ENDED, "the VM ended by itself", true, 0);
+}
+
+static void primary_qmp(void *arg, int res)
+{
+	struct primary *p = arg;
+	struct qmp_msg msg;
+	struct why why;
+	int ret;
+
+	(void)res;
+	p->qmp_op = NULL;
+	while ((ret = qmp_pump(p->qmp, &msg, &why)) > 0) {
+		checkpoint_message(&p->cp, &msg);
+		qmp_msg_put(&msg);
+	}
+	if (!ret) {
+		p->qmp_op = loop_poll(p->loop, qmp_fd(p->qmp), POLLIN, primary_qmp, p);
+		return;
+	}
+	primary_halt(p);
+	checkpoint_forget(&p->cp);
+	primary_gone(p, "QEMU has closed its QMP socket");
+}
+
+static void primary_asked_to_stop(void *arg, unsigned int count)
+{
+	struct primary *p = arg;
+
+	if (count > 1) {
+		/* Told to end before it was clear who goes on: nothing goes out. */
+		p->leave_plugs = p->guard.holding;
+		p->exit_code = 1;
+		loop_stop(p->loop);
+		return;
+	}
+	report_phase("stopping");
+	if (p->state == PRIMARY_FENCING)
+		report_warn("output stays held until the standby is fenced; signal again to leave it so (vmrepl-agent release --vm %d drops it)",
+			    p->vm.pid);
+	loop_timer_cancel(p->loop, &p->again);
+	primary_leave(p, FRAME_BYE_STOP, "the primary's agent was stopped", true, 0);
+}
+
+static struct json_object *primary_status(struct primary *p)
+{
+	struct json_object *o = json_object_new_object();
+	struct plug_held held;
+
+	guard_held(&p->guard, &held);
+	json_object_object_add(o, "role", json_object_new_string("primary"));
+	json_object_object_add(o, "vm", json_object_new_int(p->vm.pid));
+	json_object_object_add(o, "state", json_object_new_string(primary_states[p->state]));
+	json_object_object_add(o, "peer", json_object_new_string(p->options->addr.text));
+	json_object_object_add(o, "connected", json_object_new_boolean(p->link && p->accepted));
+	json_object_object_add(o, "protected",
+			       json_object_new_boolean(p->state == PRIMARY_PROTECTED));
+	json_object_object_add(o, "checkpoint", json_object_new_uint64(p->acked));
+	json_object_object_add(o, "epochs", json_object_new_uint64(p->epochs_acked));
+	json_object_object_add(o, "pause-us",
+			       json_object_new_uint64(p->shown.pause_ns / NSEC_PER_USEC));
+	json_object_object_add(o, "dirty-pages", json_object_new_uint64(p->shown.pages));
+	json_object_object_add(o, "output",
+			       json_object_new_string(p->guard.holding ? "held" : "flows"));
+	json_object_object_add(o, "held-packets", json_object_new_uint64(held.packets));
+	json_object_object_add(o, "held-bytes", json_object_new_uint64(held.bytes));
+	json_object_object_add(o, "dropped-packets", json_object_new_uint64(held.drops));
+	json_object_object_add(o, "fence",
+			       json_object_new_boolean(p->options->fence_command != NULL));
+	json_object_object_add(o, "fence-runs", json_object_new_uint64(fence_runs(&p->fence)));
+	return o;
+}
+
+static struct json_object *primary_command(void *arg, const char *cmd)
+{
+	if (!strcmp(cmd, "status"))
+		return primary_status(arg);
+	if (!strcmp(cmd, "promote"))
+		return control_error("this is the primary: the guest runs here already");
+	return control_error("there is no command '%s'", cmd);
+}
+
+static int primary_open_vm(struct primary *p, struct why *why)
+{
+	char path[PATH_MAX];
+	unsigned int i;
+	int err;
+
+	err = procvm_open(&p->vm, p->options->vm, why);
+	if (err)
+		return err;
+	if (!p->vm.nr_vms)
+		return why_set(why, ENOENT,
+			       "process %d (%s) has no KVM virtual machine; give the pid of a QEMU that runs with -accel kvm",
+			       p->vm.pid, p->vm.comm);
+	err = session_probe(why);
+	if (err)
+		return err;
+	if (p->options->qmp) {
+		snprintf(path, sizeof(path), "%s", p->options->qmp);
+	} else {
+		err = procvm_find_qmp(&p->vm, path, sizeof(path), why);
+		if (err)
+			return err;
+	}
+	p->qmp = qmp_open(path, QMP_TIMEOUT_MS, why);
+	if (!p->qmp)
+		return -EIO;
+	err = refuse_check(p->qmp, &p->vm, REFUSE_PRIMARY, why);
+	if (!err)
+		err = procvm_check_reach(&p->vm, why);
+	if (!err)
+		err = hello_read(&p->ours, p->qmp, why);
+	if (err)
+		return err;
+	p->ours.fence = p->options->fence_command != NULL;
+	p->ours.timeout_ms = p->options->timeout_ns / NSEC_PER_MSEC;
+	p->ours.interval_ms = p->options->interval_ns / NSEC_PER_MSEC;
+	report_phase("VM found: pid %d (%s), QEMU %s, %s, %" PRIu64 " vCPUs, %" PRIu64
+		     " MiB, QMP %s", p->vm.pid, p->vm.comm, p->ours.qemu, p->ours.machine,
+		     p->ours.nr_vcpus, p->ours.ram_bytes >> 20, path);
+	for (i = 0; i < p->vm.nr_taps; i++)
+		report_phase("tap found: %s", p->vm.taps[i].ifname);
+	return 0;
+}
+
+static int primary_open(struct primary *p, struct why *why)
+{
+	int err;
+
+	err = primary_open_vm(p, why);
+	if (err)
+		return err;
+	p->guard.vm = &p->vm;
+	p->guard.qmp = p->qmp;
+	p->guard.blocks = &p->ours.blocks;
+	p->guard.ring_slots = p->options->ring_slots;
+	session_init(&p->guard.session);
+	p->stream = stream_new(p->loop);
+	if (!p->stream)
+		return why_set(why, ENOMEM, "out of memory");
+	p->cp.stopped = primary_stopped;
+	p->cp.done = primary_resumed;
+	p->cp.arg = p;
+	err = checkpoint_open(&p->cp, p->loop, p->qmp, why);
+	if (err)
+		return err;
+	p->fence.command = p->options->fence_command;
+	p->fence.role = "primary";
+	snprintf(p->fence.peer, sizeof(p->fence.peer), "%s", p->options->addr.text);
+	p->fence.vm = p->vm.pid;
+	p->fence.success = primary_fenced;
+	p->fence.arg = p;
+	p->next.fn = primary_next;
+	p->next.arg = p;
+	p->again.fn = primary_connect;
+	p->again.arg = p;
+	p->line.fn = primary_line;
+	p->line.arg = p;
+	p->gone.fn = primary_gone_late;
+	p->gone.arg = p;
+	p->control = control_open(p->loop, p->vm.pid, primary_command, p, why);
+	if (!p->control)
+		return -EBUSY;
+	p->stop.asked = primary_asked_to_stop;
+	p->stop.arg = p;
+	err = stop_open(&p->stop, p->loop);
+	if (err)
+		return why_set(why, -err, "cannot watch for signals: %s", strerror(-err));
+	p->vm_op = loop_poll(p->loop, p->vm.pidfd, POLLIN, primary_vm_ended, p);
+	p->qmp_op = loop_poll(p->loop, qmp_fd(p->qmp), POLLIN, primary_qmp, p);
+	return 0;
+}
+
+static void primary_close(struct primary *p)
+{
+	struct why why;
+
+	if (p->link)
+		link_close(p->link);
+	/* What is under way on the connection ends within a moment. */
+	while (p->link)
+		loop_turn(p->loop, NSEC_PER_SEC);
+	stream_free(p->stream);
+	if (p->leave_plugs) {
+		guard_detach(&p->guard);
+		report_warn("output stays held; `vmrepl-agent release --vm %d` drops it and lets the guest out again",
+			    p->vm.pid);
+	} else if (guard_close(&p->guard, !p->guard.holding, &why)) {
+		report_warn("cannot take the plug away: %s", why.text);
+	}
+	/* A checkpoint still under way must not keep the guest: its pipe goes. */
+	qmp_close(p->qmp);
+	loop_cancel(p->loop, p->qmp_op);
+	checkpoint_close(&p->cp);
+	loop_cancel(p->loop, p->vm_op);
+	stop_close(&p->stop);
+	control_close(p->control);
+	hello_free(&p->ours);
+	procvm_close(&p->vm);
+	loop_free(p->loop);
+}
+
+int primary_run(const struct options *options)
+{
+	static struct primary p;
+	struct why why = { .text = "" };
+
+	p.options = options;
+	p.vm.pidfd = -1;
+	p.stop.fd = -1;
+	p.guard.session.fd = -1;
+	p.guard.blocks = &p.ours.blocks;
+	p.loop = loop_new();
+	if (!p.loop) {
+		report_error("cannot make an io_uring: %s; see the sysctl kernel.io_uring_disabled",
+			     strerror(errno));
+		return 1;
+	}
+	if (primary_open(&p, &why)) {
+		report_error("%s", why.text);
+		p.exit_code = 1;
+	} else {
+		primary_connect(&p);
+		loop_run(p.loop);
+	}
+	primary_close(&p);
+	return p.exit_code;
+}

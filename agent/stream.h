@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * stream: one outgoing epoch, from the module's rings into the link.
+ *
+ * Pages are sent from where the module put them; a ring's slots are given back
+ * when their bytes are with the transport. Everything that is needed while the
+ * guest stands was allocated by stream_new().
+ */
+#ifndef VMREPL_STREAM_H
+#define VMREPL_STREAM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "link.h"
+#include "ramblock.h"
+#include "session.h"
+
+/**
+ * struct stream_totals - of the epoch so far
+ * @pages:       page records
+ * @zero_pages:  those that are zeros
+ * @state_bytes: device state
+ * @bytes:       on the wire
+ */
+struct stream_totals {
+	uint64_t pages;
+	uint64_t zero_pages;
+	uint64_t state_bytes;
+	uint64_t bytes;
+};
+
+struct stream;
+
+/* NULL: no memory. */
+struct stream *stream_new(struct loop *loop);
+/* Every frame must be back from the link. NULL is fine. */
+void stream_free(struct stream *stream);
+
+/**
+ * stream_begin() - start an epoch
+ * @blocks: names the pages
+ * @live:   a round of the first sync
+ * @copies: send the @copy of every small block first (they stay until the
+ *          epoch is acknowledged)
+ */
+void stream_begin(struct stream *stream, struct link *link, struct session *session,
+		  struct ramblock_table *blocks, uint64_t epoch, bool live, bool copies);
+
+/**
+ * stream_collect() - take the rings' records until each has shown its end
+ * @done: called once, maybe from within: 0; -ESRCH the VM is gone; -EIO the
+ *        session is broken; -ESTALE a page is in no known block; -ELOOP records
+ *        of another epoch
+ */
+void stream_collect(struct stream *stream, void (*done)(void *arg, int err), void *arg);
+
+/*
+ * Forgets the epoch: @done is not called any more, nothing more is taken. What
+ * is in the link stays there.
+ */
+void stream_abandon(struct stream *stream);
+
+/*
+ * Sends the device state and the end. @state stays the caller's and must stay
+ * until the epoch is acknowledged or the link is closed. Returns 0 or -ENOMEM.
+ */
+int stream_end(struct stream *stream, const uint8_t *state, size_t len);
+
+const struct stream_totals *stream_totals(const struct stream *stream);
+
+#endif /* VMREPL_STREAM_H */
