@@ -17,12 +17,14 @@
 #ifndef _VMREPL_HOOKS_H
 #define _VMREPL_HOOKS_H
 
+#include <linux/bits.h>
+
 struct vmrepl_session;
 
 /* VMREPL_BREAK_*: see docs/testing.md. */
-#define VMREPL_BREAK_HOST_WRITES	(1u << 0)
-#define VMREPL_BREAK_KVM_WRITES		(1u << 1)
-#define VMREPL_BREAK_PROTECT		(1u << 2)
+#define VMREPL_BREAK_HOST_WRITES	BIT(0)
+#define VMREPL_BREAK_KVM_WRITES		BIT(1)
+#define VMREPL_BREAK_PROTECT		BIT(2)
 extern unsigned int debug_break;
 
 /**

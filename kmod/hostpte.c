@@ -90,7 +90,7 @@ static bool protect_huge(struct vmrepl_hostpte *p, pmd_t *pmdp,
 {
 	unsigned long base = addr & PMD_MASK;
 	bool pinned = false;
-	spinlock_t *ptl;
+	spinlock_t *ptl;	/* of the page table */
 
 	ptl = pmd_lock(p->mm, pmdp);
 	if (pmd_present(*pmdp) && pmd_leaf(*pmdp)) {
@@ -109,7 +109,7 @@ static bool protect_pte(struct vmrepl_hostpte *p, pmd_t *pmdp,
 			unsigned long addr)
 {
 	bool pinned = false;
-	spinlock_t *ptl;
+	spinlock_t *ptl;	/* of the page table */
 	pte_t *ptep;
 
 	ptl = pte_lockptr(p->mm, pmdp);

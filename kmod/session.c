@@ -51,11 +51,11 @@ struct vmrepl_session *vmrepl_session_create(void)
 	return s;
 }
 
-void vmrepl_session_break(struct vmrepl_session *s, unsigned long why)
+void vmrepl_session_break(struct vmrepl_session *s, enum vmrepl_broken why)
 {
 	unsigned int i;
 
-	if (test_and_set_bit(__ffs(why), &s->broken))
+	if (test_and_set_bit(why, &s->broken))
 		return;
 	pr_warn("VM %d: %s; the session is over, attach again\n",
 		s->kvm->userspace_pid, why == VMREPL_BROKEN_RING ?

@@ -27,8 +27,10 @@
 #include "vmrepl.h"
 
 /* What went wrong for good; the session only waits to be closed. */
-#define VMREPL_BROKEN_RING	(1 << 0)	/* the agent wrote a wild tail */
-#define VMREPL_BROKEN_COPY	(1 << 1)	/* a guest page could not be read */
+enum vmrepl_broken {
+	VMREPL_BROKEN_RING,		/* the agent wrote a wild tail */
+	VMREPL_BROKEN_COPY,		/* a guest page could not be read */
+};
 
 /**
  * struct vmrepl_session - one protected VM
@@ -43,7 +45,7 @@
  * @attached:	@kvm is valid; set last at attach, cleared first at detach
  * @stale:	the memory layout changed: a freeze must wait for VMREPL_LAYOUT
  * @gone:	the VMM's memory is gone
- * @broken:	VMREPL_BROKEN_*
+ * @broken:	a bit for each enum vmrepl_broken
  * @layouts:	how often the layout was taken over
  * @notifier:	on @mm
  * @armed:	slots whose dirty logging is on because of us; kvm->slots_lock
@@ -58,7 +60,7 @@
  */
 struct vmrepl_session {
 	struct list_head list;
-	struct mutex lock;
+	struct mutex lock;	/* one caller at a time, see above */
 	struct kvm *kvm;
 	struct mm_struct *mm;
 	struct vmrepl_regions regions;
@@ -128,6 +130,6 @@ struct vmrepl_session *vmrepl_session_by_kvm(const struct kvm *kvm);
 struct vmrepl_session *vmrepl_session_by_mm(const struct mm_struct *mm);
 
 /* A session has broken for good; anyone may call. */
-void vmrepl_session_break(struct vmrepl_session *s, unsigned long why);
+void vmrepl_session_break(struct vmrepl_session *s, enum vmrepl_broken why);
 
 #endif /* _VMREPL_SESSION_H */

@@ -4,7 +4,7 @@
 #include <linux/fdtable.h>
 #include <linux/file.h>
 #include <linux/fs.h>
-#include <linux/hugetlb.h>
+#include <linux/hugetlb_inline.h>
 #include <linux/kvm_host.h>
 #include <linux/magic.h>
 #include <linux/mm.h>
@@ -179,6 +179,7 @@ int vmrepl_vm_refused(struct kvm *kvm, char *why)
 
 static struct vmrepl_armed *armed_find(struct vmrepl_session *s, u16 as, u16 id)
 {
+	/* Pairs with the release in slot_arm(). */
 	unsigned int i, nr = smp_load_acquire(&s->nr_armed);
 
 	for (i = 0; i < nr; i++)
@@ -199,7 +200,6 @@ static int slot_arm(struct vmrepl_session *s, struct kvm_memory_slot *slot)
 {
 	u16 as = slot->as_id, id = slot->id;
 	struct vmrepl_armed *armed = armed_find(s, as, id);
-	int err;
 
 	if (!armed) {
 		if (s->nr_armed == VMREPL_MAX_ARMED)
@@ -210,8 +210,7 @@ static int slot_arm(struct vmrepl_session *s, struct kvm_memory_slot *slot)
 		smp_store_release(&s->nr_armed, s->nr_armed + 1);
 	}
 	WRITE_ONCE(armed->vmm_wants, false);
-	err = compat_set_log_dirty(s->kvm, slot, true);
-	return err;
+	return compat_set_log_dirty(s->kvm, slot, true);
 }
 
 static bool slot_wants_arming(const struct kvm_memory_slot *slot)

@@ -243,17 +243,21 @@ static void do_epoch(struct vmrepl_log *log)
 		log->done = s->epoch;
 }
 
+static bool has_work(struct vmrepl_log *log)
+{
+	/* Pairs with the release in vmrepl_workers_start(). */
+	return smp_load_acquire(&log->s->epoch_started) != log->done;
+}
+
 static int worker_main(void *data)
 {
 	struct vmrepl_log *log = data;
 
 	while (!kthread_should_stop()) {
-		/* Acquire: the freeze has set up what this epoch is. */
-		if (smp_load_acquire(&log->s->epoch_started) != log->done)
+		if (has_work(log))
 			do_epoch(log);
-		wait_event_idle(log->wait, kthread_should_stop() ||
-				smp_load_acquire(&log->s->epoch_started) !=
-				log->done);
+		wait_event_idle(log->wait,
+				has_work(log) || kthread_should_stop());
 	}
 	return 0;
 }
@@ -294,7 +298,7 @@ void vmrepl_workers_start(struct vmrepl_session *s, int h, bool scan)
 	s->epoch_scan = scan;
 	atomic64_set(&s->scan, 0);
 	atomic_set(&s->busy, s->nr_logs);
-	/* Pairs with the acquires in worker_main(). */
+	/* Pairs with the acquire in has_work(). */
 	smp_store_release(&s->epoch_started, s->epoch);
 	for (i = 0; i < s->nr_logs; i++)
 		wake_up(&s->logs[i].wait);

@@ -86,7 +86,7 @@ struct vmrepl_attach {
 };
 
 /* A memslot whose guest memory KVM keeps read-only (ROM). */
-#define VMREPL_SLOT_READONLY	(1u << 0)
+#define VMREPL_SLOT_READONLY	0x1u
 
 /**
  * struct vmrepl_slot - one KVM memslot
@@ -125,8 +125,14 @@ struct vmrepl_layout {
 	__u32 generation;
 };
 
-/* The guest runs: a round of the first sync. The copies may mix two moments. */
-#define VMREPL_FREEZE_LIVE	(1u << 0)
+/*
+ * A round of the first sync: the guest goes on before every ring has shown END,
+ * so the copies may mix two moments. Pages that the host side wrote stay in the
+ * set until a freeze without this flag, because a device may still be writing
+ * them. The first freeze after VMREPL_ATTACH may have it too, but even that one
+ * is to be made while the guest stands and its devices are quiet.
+ */
+#define VMREPL_FREEZE_LIVE	0x1u
 
 /**
  * struct vmrepl_freeze - VMREPL_FREEZE: fix the set of this epoch
@@ -225,9 +231,9 @@ struct vmrepl_stats {
  */
 
 /* A worker waits for room: VMREPL_KICK after moving the tail. */
-#define VMREPL_RING_NEED_KICK	(1u << 0)
+#define VMREPL_RING_NEED_KICK	0x1u
 /* A tail out of range, or a page that could not be read: attach again. */
-#define VMREPL_RING_BROKEN	(1u << 1)
+#define VMREPL_RING_BROKEN	0x2u
 
 /**
  * struct vmrepl_ring - the first page of a ring
@@ -238,15 +244,19 @@ struct vmrepl_stats {
  * @head:	records produced so far; written by the module
  * @flags:	VMREPL_RING_*; written by the module
  * @tail:	records consumed so far; written by the agent
+ * @pad0, @pad1, @pad2: keep what different sides write in cache lines of its own
  */
 struct vmrepl_ring {
 	__u32 abi;
 	__u32 nr_slots;
 	__u32 rec_offset;
 	__u32 data_offset;
-	__u64 head __attribute__((aligned(64)));
+	__u8 pad0[48];
+	__u64 head;
 	__u32 flags;
-	__u64 tail __attribute__((aligned(64)));
+	__u8 pad1[52];
+	__u64 tail;
+	__u8 pad2[56];
 };
 
 /* A page; its content is in the data slot of the same index. */

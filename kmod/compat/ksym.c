@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/kallsyms.h>
 #include <linux/kprobes.h>
 
 #include "ksym.h"
 
-#define VMREPL_KSYM_DEFINE(name) DEFINE_STATIC_CALL_NULL(vmrepl_##name, name);
-VMREPL_KSYMS(VMREPL_KSYM_DEFINE)
+#define VMREPL_KSYM(name) DEFINE_STATIC_CALL_NULL(vmrepl_##name, name)
+#include "ksyms.h"
 
-/* The prototype that kallsyms_lookup_name() has in every supported kernel. */
-unsigned long kallsyms_lookup_name(const char *name);
 DEFINE_STATIC_CALL_NULL(vmrepl_kallsyms_lookup_name, kallsyms_lookup_name);
 
 int vmrepl_ksym_init(void)
@@ -29,26 +28,30 @@ int vmrepl_ksym_init(void)
 	unregister_kprobe(&kp);
 
 	static_call_update(vmrepl_kallsyms_lookup_name,
-			   (typeof(&kallsyms_lookup_name))addr);
+			   (typeof(kallsyms_lookup_name) *)addr);
 	return 0;
 }
 
-/* One name each, beside its key: a static call's key is known when compiling. */
-#define VMREPL_KSYM_BIND(name) do {					\
-	addr = static_call(vmrepl_kallsyms_lookup_name)(#name);		\
-	if (!addr) {							\
-		*missing = #name;					\
-		return -ENOENT;						\
-	}								\
-	if (static_call_query(vmrepl_##name) != (void *)addr)		\
-		static_call_update(vmrepl_##name,			\
-				   (typeof(&name))addr);		\
-} while (0);
+static void *find(const char *name, const char **missing)
+{
+	void *addr = (void *)static_call(vmrepl_kallsyms_lookup_name)(name);
+
+	if (!addr && !*missing)
+		*missing = name;
+	return addr;
+}
 
 int vmrepl_ksym_bind(const char **missing)
 {
-	unsigned long addr;
+	void *addr;
 
-	VMREPL_KSYMS(VMREPL_KSYM_BIND)
-	return 0;
+	*missing = NULL;
+	/* One name each, beside its key: a key is known when compiling. */
+#define VMREPL_KSYM(name) do {						\
+	addr = find(#name, missing);					\
+	if (addr && static_call_query(vmrepl_##name) != addr)		\
+		static_call_update(vmrepl_##name, (typeof(name) *)addr);	\
+} while (0)
+#include "ksyms.h"
+	return *missing ? -ENOENT : 0;
 }

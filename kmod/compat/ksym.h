@@ -26,19 +26,8 @@ void flush_tlb_mm_range(struct mm_struct *mm, unsigned long start,
 			unsigned long end, unsigned int stride_shift,
 			bool freed_tables);
 
-/* The one table: everything that is looked up. */
-#define VMREPL_KSYMS(sym)				\
-	sym(file_is_kvm)				\
-	sym(kvm_get_kvm_safe)				\
-	sym(kvm_put_kvm)				\
-	sym(kvm_get_running_vcpu)			\
-	sym(__kvm_set_memory_region)			\
-	sym(kvm_arch_mmu_enable_log_dirty_pt_masked)	\
-	sym(kvm_flush_remote_tlbs)			\
-	sym(flush_tlb_mm_range)
-
-#define VMREPL_KSYM_DECLARE(name) DECLARE_STATIC_CALL(vmrepl_##name, name);
-VMREPL_KSYMS(VMREPL_KSYM_DECLARE)
+#define VMREPL_KSYM(name) DECLARE_STATIC_CALL(vmrepl_##name, name)
+#include "ksyms.h"
 
 /* Call a looked-up function: ksym(kvm_put_kvm)(kvm) */
 #define ksym(name) static_call(vmrepl_##name)

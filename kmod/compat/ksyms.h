@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The one table of everything that is looked up by name. No include guard: who
+ * includes it says first what VMREPL_KSYM() does with a name.
+ */
+VMREPL_KSYM(file_is_kvm);
+VMREPL_KSYM(kvm_get_kvm_safe);
+VMREPL_KSYM(kvm_put_kvm);
+VMREPL_KSYM(kvm_get_running_vcpu);
+VMREPL_KSYM(__kvm_set_memory_region);
+VMREPL_KSYM(kvm_arch_mmu_enable_log_dirty_pt_masked);
+VMREPL_KSYM(kvm_flush_remote_tlbs);
+VMREPL_KSYM(flush_tlb_mm_range);
+
+#undef VMREPL_KSYM
