@@ -139,7 +139,8 @@ int netlink_ask(struct netlink *nl, struct netlink_msg *m, struct why *why)
 int netlink_query(struct netlink *nl, struct netlink_msg *m, mnl_cb_t cb, void *arg,
 		  struct why *why)
 {
-	m->head.nlmsg_flags |= NLM_F_ACK;
+	/* Traffic control answers a question by an echo, before it acknowledges. */
+	m->head.nlmsg_flags |= NLM_F_ACK | NLM_F_ECHO;
 	return exchange(nl, m, cb, arg, why);
 }
 
