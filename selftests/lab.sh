@@ -166,7 +166,7 @@ host_dead() {
 }
 
 echo "TAP version 13"
-echo "1..29"
+echo "1..32"
 check "hosts come up" "$lab" pair
 check "a second start is refused" exits 1 "$lab" up a
 check "the exit code passes" exits 7 "$lab" run a -- sh -c 'exit 7'
@@ -185,6 +185,11 @@ check "what a host writes stays in the host" machine_untouched
 check "a module builds and loads" module_builds
 check "a to b on the private link" "$lab" run a -- ping -c 2 -w 20 10.77.0.2
 check "the private link is private" exits 2 "$lab" run client -- ping -c 1 -w 5 10.77.0.1
+check "the link is cut" \
+	sh -c "'$lab' link a repl0 down && ! '$lab' run a -- ping -c 1 -w 2 10.77.0.2"
+check "the link is plugged in again" \
+	sh -c "'$lab' link a repl0 up && '$lab' run a -- ping -c 1 -w 20 10.77.0.2"
+check "a link that is not there" exits 1 "$lab" link a nothing0 down
 check "a guest image is built" guest_builds
 check "a guest boots in a" start_guest a
 check "the client reaches the guest" service_answers

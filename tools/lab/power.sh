@@ -33,6 +33,21 @@ cmd_power() {
 	esac
 }
 
+# cmd_link HOST LINK up|down: the cable, not the interface: nothing passes, either way.
+cmd_link() {
+	local up answer
+
+	[[ $# == 3 ]] || usage_error "link: which host's link, and up or down?"
+	case $3 in
+	up) up=true ;;
+	down) up=false ;;
+	*) usage_error "link: up or down, not '$3'" ;;
+	esac
+	need_host "$1"
+	answer=$(qmp "$1" "{\"execute\":\"set_link\",\"arguments\":{\"name\":\"$2\",\"up\":$up}}")
+	[[ $answer != *'"error"'* ]] || die "host $1 has no link '$2'"
+}
+
 # cmd_power_switch LAB: answers one connection on standard input and output.
 cmd_power_switch() {
 	local verb name behaviour
