@@ -1,0 +1,373 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * epoch_test: the standby's memory is always that of some whole epoch (I2).
+ *
+ *	epoch_test
+ *
+ * A stream of one epoch after a committed one is cut at every byte, has every byte
+ * damaged, and has frames left out, doubled, swapped and forged; each time the
+ * memory must be what it was. With VMREPL_DEBUG_BREAK=apply-early, which breaks
+ * that on purpose, the test fails. Needs no privileges and no module.
+ */
+#include <errno.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "epoch.h"
+#include "tap.h"
+
+#define BLOCKS		2
+#define PAGES		24
+#define STATE_BYTES	3000
+#define FRAMES_MAX	64
+#define STREAM_MAX	(1u << 20)
+
+/* The VM: block 0 and block 1. */
+struct memory {
+	uint8_t byte[BLOCKS][PAGES][FRAME_PAGE_SIZE];
+};
+
+/* What a primary sends; frame i is at @at[i] to @at[i + 1]. */
+struct stream {
+	uint8_t *byte;
+	size_t len;
+	size_t at[FRAMES_MAX + 1];
+	unsigned int nr;
+	uint64_t digest;
+	uint64_t epoch;
+	struct frame_end end;
+};
+
+static const uint64_t shape_pages[BLOCKS] = { PAGES, PAGES };
+static struct epoch_shape shape = {
+	.nr_blocks = BLOCKS,
+	.pages = shape_pages,
+	.max_bytes = STREAM_MAX,
+};
+static struct memory vm, before, after;
+static struct epoch_pool *pool;
+static struct epoch *epoch;
+static struct epoch_state state;
+
+static int apply(void *arg, const struct epoch_page *pages, unsigned int nr, struct why *why)
+{
+	struct memory *memory = arg;
+	unsigned int i;
+
+	(void)why;
+	for (i = 0; i < nr; i++) {
+		uint8_t *to = memory->byte[pages[i].block][pages[i].page];
+
+		if (pages[i].data)
+			memcpy(to, pages[i].data, FRAME_PAGE_SIZE);
+		else
+			memset(to, 0, FRAME_PAGE_SIZE);
+	}
+	return 0;
+}
+
+/* ---- a primary ---- */
+
+static void stream_reset(struct stream *s, uint64_t number)
+{
+	free(s->byte);
+	memset(s, 0, sizeof(*s));
+	s->byte = malloc(STREAM_MAX);
+	s->epoch = number;
+}
+
+static void stream_put(struct stream *s, enum frame_type type, const void *payload, size_t len)
+{
+	struct iovec iov = { (void *)(uintptr_t)payload, len };
+	struct frame_header head;
+	uint64_t sum = frame_seal(&head, type, s->epoch, s->nr, &iov, 1);
+
+	s->digest = frame_digest(s->digest, sum);
+	memcpy(s->byte + s->len, &head, sizeof(head));
+	memcpy(s->byte + s->len + sizeof(head), payload, len);
+	s->len += sizeof(head) + len;
+	s->at[++s->nr] = s->len;
+}
+
+static void stream_begin(struct stream *s, uint32_t flags)
+{
+	struct frame_begin begin = { .flags = flags };
+
+	stream_put(s, FRAME_EPOCH_BEGIN, &begin, sizeof(begin));
+}
+
+/* @nr pages of @block from page @first on, every fourth one zeros. */
+static void stream_pages(struct stream *s, uint32_t block, uint64_t first, uint32_t nr, int seed)
+{
+	static uint8_t payload[FRAME_PAYLOAD_MAX];
+	struct frame_pages head = { .nr = nr };
+	uint8_t *data = payload + sizeof(head) + nr * sizeof(struct frame_page);
+	uint32_t i;
+
+	for (i = 0; i < nr; i++) {
+		struct frame_page page = { .block = block, .page = first + i };
+
+		if (i % 4 == 3) {
+			page.flags = FRAME_PAGE_ZERO;
+		} else {
+			memset(data, seed + (int)(block * PAGES + first + i), FRAME_PAGE_SIZE);
+			data += FRAME_PAGE_SIZE;
+			head.nr_data++;
+		}
+		memcpy(payload + sizeof(head) + i * sizeof(page), &page, sizeof(page));
+	}
+	memcpy(payload, &head, sizeof(head));
+	s->end.pages += nr;
+	s->end.zero_pages += nr - head.nr_data;
+	stream_put(s, FRAME_PAGES, payload, (size_t)(data - payload));
+}
+
+static void stream_state(struct stream *s, int seed, size_t len)
+{
+	uint8_t bytes[STATE_BYTES];
+
+	memset(bytes, seed, sizeof(bytes));
+	s->end.state_bytes += len;
+	stream_put(s, FRAME_STATE, bytes, len);
+}
+
+static void stream_end(struct stream *s)
+{
+	s->end.digest = s->digest;
+	stream_put(s, FRAME_EPOCH_END, &s->end, sizeof(s->end));
+}
+
+static void stream_epoch(struct stream *s, uint64_t number, int seed)
+{
+	stream_reset(s, number);
+	stream_begin(s, 0);
+	stream_pages(s, 0, 0, 1, seed);
+	stream_pages(s, 1, 3, 5, seed);
+	stream_state(s, seed, 1000);
+	stream_pages(s, 0, 10, 4, seed);
+	stream_state(s, seed, STATE_BYTES);
+	stream_end(s);
+}
+
+/* ---- a standby ---- */
+
+/*
+ * What standby.c does with the bytes of a connection: returns how many epochs were
+ * committed and applied, or -1 where the stream was refused.
+ */
+static int receive(const uint8_t *byte, size_t len)
+{
+	uint64_t seq = 0;
+	int committed = 0;
+
+	while (len) {
+		struct frame frame;
+		struct why why;
+		const char *fault;
+		ssize_t n = frame_parse(byte, len, seq, &frame, &fault);
+		int ret;
+
+		if (n < 0) {
+			committed = -1;
+			break;
+		}
+		if (!n)
+			break;
+		ret = epoch_add(epoch, &frame, &why);
+		if (ret < 0) {
+			committed = -1;
+			break;
+		}
+		if (ret > 0) {
+			epoch_swap_state(epoch, &state);
+			while (epoch_apply(epoch, 2, &why) > 0)
+				;
+			epoch_reset(epoch);
+			committed++;
+		}
+		byte += n;
+		len -= (size_t)n;
+		seq++;
+	}
+	/* The connection is gone: what was collected goes with it. */
+	epoch_reset(epoch);
+	return committed;
+}
+
+static bool unchanged(void)
+{
+	return !memcmp(&vm, &before, sizeof(vm)) && state.len == STATE_BYTES + 1000 &&
+	       state.data[0] == 1;
+}
+
+/* A refused stream; afterwards the memory is made right for the next test. */
+static void refused(const struct stream *s, const char *what)
+{
+	int ret = receive(s->byte, s->len);
+
+	tap_ok(ret == -1 && unchanged(), "%s: refused, nothing changed", what);
+	vm = before;
+}
+
+static void test_cut(const struct stream *s)
+{
+	unsigned int i, wrong = 0;
+	size_t n;
+
+	for (i = 0; i < s->nr; i++)
+		if (receive(s->byte, s->at[i]) != 0 || !unchanged()) {
+			vm = before;
+			wrong++;
+		}
+	tap_ok(!wrong, "cut at each of %u frame boundaries: nothing changed", i);
+
+	for (n = 0, wrong = 0; n < s->len; n++)
+		if (receive(s->byte, n) != 0 || !unchanged()) {
+			vm = before;
+			wrong++;
+		}
+	tap_ok(!wrong, "cut at each of %zu bytes: nothing changed", n);
+}
+
+static void test_damaged(struct stream *s)
+{
+	size_t n, wrong = 0;
+
+	for (n = 0; n < s->len; n++) {
+		s->byte[n] ^= (uint8_t)(1u << n % 8);
+		if (receive(s->byte, s->len) > 0 || !unchanged()) {
+			vm = before;
+			wrong++;
+		}
+		s->byte[n] ^= (uint8_t)(1u << n % 8);
+	}
+	tap_ok(!wrong, "each of %zu bytes damaged: nothing changed", n);
+}
+
+/* The same frames in another order, numbered anew so that only the epoch is wrong. */
+static void reorder(struct stream *to, const struct stream *from, const unsigned int *order,
+		    unsigned int nr)
+{
+	unsigned int i;
+
+	stream_reset(to, from->epoch);
+	for (i = 0; i < nr; i++) {
+		const uint8_t *byte = from->byte + from->at[order[i]];
+		size_t len = from->at[order[i] + 1] - from->at[order[i]];
+		struct frame_header head;
+
+		memcpy(&head, byte, sizeof(head));
+		stream_put(to, (enum frame_type)head.type, byte + sizeof(head),
+			   len - sizeof(head));
+	}
+}
+
+static void test_forged(const struct stream *good)
+{
+	static const unsigned int left_out[] = { 0, 1, 3, 4, 5, 6 };
+	static const unsigned int doubled[] = { 0, 1, 2, 2, 3, 4, 5, 6 };
+	static const unsigned int swapped[] = { 0, 2, 1, 3, 4, 5, 6 };
+	static const unsigned int begins_twice[] = { 0, 0, 1, 2, 3, 4, 5, 6 };
+	static const unsigned int no_begin[] = { 1, 2, 3, 4, 5, 6 };
+	static struct stream s;
+
+	reorder(&s, good, left_out, 6);
+	refused(&s, "a frame left out");
+	reorder(&s, good, doubled, 8);
+	refused(&s, "a frame doubled");
+	reorder(&s, good, swapped, 7);
+	refused(&s, "two frames swapped");
+	reorder(&s, good, begins_twice, 8);
+	refused(&s, "an epoch within an epoch");
+	reorder(&s, good, no_begin, 6);
+	refused(&s, "pages outside any epoch");
+
+	stream_reset(&s, 2);
+	stream_begin(&s, 0);
+	stream_pages(&s, 0, 0, 4, 9);
+	stream_pages(&s, 0, PAGES - 1, 2, 9);
+	refused(&s, "a page behind the block's end");
+	stream_reset(&s, 2);
+	stream_begin(&s, 0);
+	stream_pages(&s, 0, 0, 4, 9);
+	stream_pages(&s, BLOCKS, 0, 1, 9);
+	refused(&s, "a block that is not there");
+	stream_reset(&s, 2);
+	stream_begin(&s, 0);
+	stream_pages(&s, 0, UINT64_MAX / FRAME_PAGE_SIZE, 1, 9);
+	refused(&s, "a page number that overflows");
+	stream_reset(&s, 2);
+	stream_begin(&s, 0);
+	stream_pages(&s, 0, 0, 4, 9);
+	stream_end(&s);
+	refused(&s, "no device state");
+	stream_reset(&s, 2);
+	stream_begin(&s, 0);
+	stream_pages(&s, 0, 0, 4, 9);
+	s.epoch = 3;
+	stream_state(&s, 9, 10);
+	refused(&s, "a frame of another epoch");
+	stream_reset(&s, 0);
+	stream_begin(&s, 0);
+	refused(&s, "epoch 0");
+
+	shape.max_bytes = 5 * FRAME_PAGE_SIZE;
+	stream_epoch(&s, 2, 9);
+	refused(&s, "an epoch over the limit");
+	shape.max_bytes = STREAM_MAX;
+}
+
+int main(void)
+{
+	const char *debug = getenv("VMREPL_DEBUG_BREAK");
+	bool early = debug && !strcmp(debug, "apply-early");
+	static struct stream first, second, live;
+	unsigned int rounds;
+	uint64_t bytes;
+
+	pool = epoch_pool_new(1 << 20);
+	epoch = pool ? epoch_new(pool, &shape, apply, &vm, early) : NULL;
+	if (!epoch)
+		tap_die("no memory");
+
+	/* Rounds of a first sync are applied as they come: nothing to protect yet. */
+	stream_reset(&live, 1);
+	stream_begin(&live, FRAME_BEGIN_LIVE);
+	stream_pages(&live, 0, 0, PAGES, 50);
+	bytes = live.len;
+	stream_end(&live);
+	receive(live.byte, bytes);
+	tap_ok(vm.byte[0][0][0] == 50, "a live round is applied as it comes");
+	tap_ok(receive(live.byte, live.len) == 1, "a live round is acknowledged as a whole");
+
+	stream_epoch(&first, 1, 1);
+	tap_ok(receive(first.byte, first.len) == 1, "a whole epoch is committed");
+	before = vm;
+	stream_epoch(&second, 2, 100);
+
+	test_cut(&second);
+	test_damaged(&second);
+	test_forged(&second);
+
+	tap_ok(unchanged(), "the memory is still that of the first epoch");
+	for (rounds = 0; rounds < 3; rounds++)
+		if (receive(second.byte, second.len) != 1)
+			break;
+	after = before;
+	memset(after.byte[0][0], 100, FRAME_PAGE_SIZE);
+	memset(after.byte[1][3], 100 + PAGES + 3, FRAME_PAGE_SIZE);
+	memset(after.byte[1][4], 100 + PAGES + 4, FRAME_PAGE_SIZE);
+	memset(after.byte[1][5], 100 + PAGES + 5, FRAME_PAGE_SIZE);
+	memset(after.byte[1][6], 0, FRAME_PAGE_SIZE);
+	memset(after.byte[1][7], 100 + PAGES + 7, FRAME_PAGE_SIZE);
+	memset(after.byte[0][10], 110, FRAME_PAGE_SIZE);
+	memset(after.byte[0][11], 111, FRAME_PAGE_SIZE);
+	memset(after.byte[0][12], 112, FRAME_PAGE_SIZE);
+	memset(after.byte[0][13], 0, FRAME_PAGE_SIZE);
+	tap_ok(rounds == 3 && !memcmp(&vm, &after, sizeof(vm)) && state.data[0] == 100,
+	       "the whole second epoch makes exactly its memory and state");
+	epoch_free(epoch);
+	epoch_pool_free(pool);
+	return tap_done();
+}

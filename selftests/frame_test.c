@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * frame_test: the parser of the wire takes what is right and nothing else.
+ *
+ *	frame_test
+ *
+ * Needs no privileges and no module.
+ */
+#include <errno.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "frame.h"
+#include "tap.h"
+
+static uint8_t buf[FRAME_MAX + 64];
+
+/* One frame into @buf. Returns its length. */
+static size_t put(enum frame_type type, uint64_t epoch, uint64_t seq, const void *payload,
+		  size_t len)
+{
+	struct iovec iov = { (void *)(uintptr_t)payload, len };
+	struct frame_header head;
+
+	frame_seal(&head, type, epoch, seq, &iov, 1);
+	memcpy(buf, &head, sizeof(head));
+	memcpy(buf + sizeof(head), payload, len);
+	return sizeof(head) + len;
+}
+
+/* Changes the header in @buf and makes its checksum right again. */
+#define REPAIR(len, change) do {						\
+	struct frame_header h, sealed;						\
+	struct iovec iov = { buf + sizeof(h), (len) - sizeof(h) };		\
+										\
+	memcpy(&h, buf, sizeof(h));						\
+	frame_seal(&sealed, (enum frame_type)h.type, h.epoch, h.seq, &iov, 1);	\
+	change;									\
+	memcpy(buf, &h, sizeof(h));						\
+} while (0)
+
+static ssize_t parse(size_t len, uint64_t seq)
+{
+	struct frame frame;
+	const char *why;
+
+	return frame_parse(buf, len, seq, &frame, &why);
+}
+
+/* A PAGES payload: @nr pages, every third of them zeros. */
+static size_t pages_payload(uint8_t *to, uint32_t nr)
+{
+	struct frame_pages head = { .nr = nr };
+	uint8_t *data = to + sizeof(head) + nr * sizeof(struct frame_page);
+	uint32_t i;
+
+	for (i = 0; i < nr; i++) {
+		struct frame_page page = { .block = 0, .page = i };
+
+		if (i % 3 == 2) {
+			page.flags = FRAME_PAGE_ZERO;
+		} else {
+			memset(data + head.nr_data * FRAME_PAGE_SIZE, (int)i + 1, FRAME_PAGE_SIZE);
+			head.nr_data++;
+		}
+		memcpy(to + sizeof(head) + i * sizeof(page), &page, sizeof(page));
+	}
+	memcpy(to, &head, sizeof(head));
+	return sizeof(head) + nr * sizeof(struct frame_page) + head.nr_data * FRAME_PAGE_SIZE;
+}
+
+static void test_good(void)
+{
+	static uint8_t payload[FRAME_PAYLOAD_MAX];
+	struct frame frame;
+	const char *why;
+	size_t len, n;
+
+	len = put(FRAME_HEARTBEAT, 0, 7, "", 0);
+	tap_ok(parse(len, 7) == (ssize_t)len, "a heartbeat");
+
+	n = pages_payload(payload, FRAME_PAGES_MAX);
+	len = put(FRAME_PAGES, 3, 0, payload, n);
+	tap_ok(frame_parse(buf, len, 0, &frame, &why) == (ssize_t)len, "the largest PAGES");
+	tap_ok(frame.type == FRAME_PAGES && frame.epoch == 3 &&
+	       frame_get_page(&frame, 1).page == 1 &&
+	       !memcmp(frame_get_data(&frame) + FRAME_PAGE_SIZE,
+		       payload + sizeof(struct frame_pages) +
+		       FRAME_PAGES_MAX * sizeof(struct frame_page) + FRAME_PAGE_SIZE,
+		       FRAME_PAGE_SIZE), "its descriptors and data");
+	tap_ok(parse(len + 40, 0) == (ssize_t)len, "what follows it is left alone");
+}
+
+static void test_cut(void)
+{
+	static uint8_t payload[FRAME_PAYLOAD_MAX];
+	size_t n = pages_payload(payload, 4), len, i;
+	bool ok = true;
+
+	len = put(FRAME_PAGES, 1, 0, payload, n);
+	for (i = 0; i < len && ok; i++)
+		ok = parse(i, 0) == 0;
+	tap_ok(ok, "cut at every byte: more is wanted (%zu)", i);
+}
+
+static void test_flipped(void)
+{
+	static uint8_t payload[FRAME_PAYLOAD_MAX];
+	size_t n = pages_payload(payload, 2), len, i;
+	size_t taken = 0;
+
+	len = put(FRAME_PAGES, 1, 0, payload, n);
+	for (i = 0; i < len * 8; i++) {
+		buf[i / 8] ^= (uint8_t)(1u << i % 8);
+		/* Only a length that grew may ask for more. */
+		if (parse(len, 0) > 0)
+			taken++;
+		buf[i / 8] ^= (uint8_t)(1u << i % 8);
+	}
+	tap_ok(!taken, "each of %zu bits flipped: never taken", len * 8);
+}
+
+static void test_header(void)
+{
+	static const uint8_t sentence[] = "no";
+	uint32_t pages_max = FRAME_PAYLOAD_MAX;
+	size_t len;
+
+	len = put(FRAME_REFUSE, 0, 0, sentence, 2);
+	REPAIR(len, h.version = FRAME_VERSION + 1);
+	tap_ok(parse(len, 0) == -EPROTONOSUPPORT, "another version");
+	tap_ok(parse(sizeof(struct frame_header), 0) == -EPROTONOSUPPORT,
+	       "another version, seen in the header alone");
+
+	len = put(FRAME_REFUSE, 0, 0, sentence, 2);
+	tap_ok(parse(len, 1) == -EPROTO, "a number that was left out");
+	len = put(FRAME_REFUSE, 0, 1, sentence, 2);
+	tap_ok(parse(len, 0) == -EPROTO, "a number that came twice");
+
+	len = put(FRAME_REFUSE, 0, 0, sentence, 2);
+	REPAIR(len, h.type = FRAME_TYPES);
+	tap_ok(parse(len, 0) == -EPROTO, "an unknown type");
+	REPAIR(len, h.type = 0);
+	tap_ok(parse(len, 0) == -EPROTO, "type 0");
+
+	len = put(FRAME_REFUSE, 0, 0, sentence, 2);
+	REPAIR(len, h.length = UINT32_MAX);
+	tap_ok(parse(sizeof(struct frame_header), 0) == -EPROTO,
+	       "a length of 4 GiB is refused before it is waited for");
+	len = put(FRAME_PAGES, 0, 0, sentence, 2);
+	REPAIR(len, h.length = pages_max + 1);
+	tap_ok(parse(sizeof(struct frame_header), 0) == -EPROTO, "PAGES one byte too long");
+	len = put(FRAME_ACK, 0, 0, sentence, 1);
+	tap_ok(parse(len, 0) == -EPROTO, "ACK with a payload");
+	len = put(FRAME_EPOCH_END, 1, 0, sentence, 2);
+	tap_ok(parse(len, 0) == -EPROTO, "EPOCH_END that is too short");
+
+	memset(buf, 0, sizeof(buf));
+	tap_ok(parse(1, 0) == -EPROTO, "one byte that begins no frame");
+	memcpy(buf, "GET / HTTP/1.1\r\n\r\n", 18);
+	tap_ok(parse(18, 0) == -EPROTO, "another protocol");
+}
+
+static void test_pages(void)
+{
+	static uint8_t payload[FRAME_PAYLOAD_MAX + 64];
+	struct frame_pages head;
+	struct frame_page page;
+	size_t n, len;
+
+	n = pages_payload(payload, 3);
+	memcpy(&head, payload, sizeof(head));
+	head.nr = 2;
+	memcpy(payload, &head, sizeof(head));
+	len = put(FRAME_PAGES, 1, 0, payload, n);
+	tap_ok(parse(len, 0) == -EPROTO, "PAGES with a smaller count");
+	head.nr = UINT32_MAX;
+	memcpy(payload, &head, sizeof(head));
+	len = put(FRAME_PAGES, 1, 0, payload, n);
+	tap_ok(parse(len, 0) == -EPROTO, "PAGES with 4 billion descriptors");
+	head.nr = 0;
+	head.nr_data = 0;
+	memcpy(payload, &head, sizeof(head));
+	len = put(FRAME_PAGES, 1, 0, payload, n);
+	tap_ok(parse(len, 0) == -EPROTO, "PAGES without a page");
+
+	n = pages_payload(payload, 3);
+	memcpy(&page, payload + sizeof(head), sizeof(page));
+	page.flags = FRAME_PAGE_ZERO;
+	memcpy(payload + sizeof(head), &page, sizeof(page));
+	len = put(FRAME_PAGES, 1, 0, payload, n);
+	tap_ok(parse(len, 0) == -EPROTO, "more data than pages that have some");
+	page.flags = 2;
+	memcpy(payload + sizeof(head), &page, sizeof(page));
+	len = put(FRAME_PAGES, 1, 0, payload, n);
+	tap_ok(parse(len, 0) == -EPROTO, "an unknown page flag");
+}
+
+static void test_random(void)
+{
+	uint64_t x = 88172645463325252u;
+	unsigned int round, taken = 0;
+	size_t i;
+
+	for (round = 0; round < 200000; round++) {
+		struct frame_header *h = (struct frame_header *)buf;
+		size_t len;
+
+		for (i = 0; i < 256; i += 8) {
+			x ^= x << 13;
+			x ^= x >> 7;
+			x ^= x << 17;
+			memcpy(buf + i, &x, 8);
+		}
+		/* Most of them get past the first checks. */
+		if (round % 4) {
+			h->magic = FRAME_MAGIC;
+			h->version = FRAME_VERSION;
+			h->type %= FRAME_TYPES + 1;
+			h->length %= 256;
+			h->pad = 0;
+			h->seq = 0;
+		}
+		len = x % 256;
+		if (parse(len, 0) > 0)
+			taken++;
+	}
+	tap_ok(!taken, "200000 random buffers: none taken");
+}
+
+int main(void)
+{
+	test_good();
+	test_cut();
+	test_flipped();
+	test_header();
+	test_pages();
+	test_random();
+	return tap_done();
+}
