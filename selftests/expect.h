@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What several tests expect of a VM and of a session. Included once by a test.
+ */
+#ifndef _SELFTESTS_EXPECT_H
+#define _SELFTESTS_EXPECT_H
+
+#include <errno.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "consumer.h"
+#include "tap.h"
+#include "vmm.h"
+
+/* Events come well within this, also on an emulated machine. */
+#define EXPECT_MS	60000
+
+static inline uint64_t expect_now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000ULL + ts.tv_nsec / 1000000;
+}
+
+/* Look again and again until it holds. Return: it does; false: it never did. */
+#define expect_until(condition) ({					\
+	uint64_t _end = expect_now_ms() + EXPECT_MS;			\
+	bool _holds;							\
+									\
+	while (!(_holds = (condition)) && expect_now_ms() < _end)	\
+		usleep(1000);						\
+	_holds;								\
+})
+
+/* An ioctl's errno, or 0. */
+static inline int expect_ioctl(int fd, unsigned long cmd, void *arg)
+{
+	return ioctl(fd, cmd, arg) < 0 ? errno : 0;
+}
+
+/* Is @got the errno that was wanted? */
+static inline bool expect_errno(int got, int want)
+{
+	if (got == want)
+		return true;
+	tap_note("got %s, not %s", got ? strerrorname_np(got) : "success",
+		 want ? strerrorname_np(want) : "success");
+	return false;
+}
+
+/* Does the copy hold what @count pages of RAM hold? */
+static inline bool expect_same(struct vmm *v, struct consumer *c,
+			       uint64_t first, uint64_t count)
+{
+	uint64_t bad = 0, which = 0;
+
+	for (uint64_t p = first; p < first + count; p++) {
+		if (!memcmp(c->copy + p * VMM_PAGE, v->ram + p * VMM_PAGE,
+			    VMM_PAGE))
+			continue;
+		if (!bad++)
+			which = p;
+	}
+	if (bad)
+		tap_note("%lu pages differ, the first is %lu", bad, which);
+	return !bad;
+}
+
+/* Are all of @count pages in this epoch's set? */
+static inline bool expect_seen(struct consumer *c, uint64_t first,
+			       uint64_t count)
+{
+	for (uint64_t p = first; p < first + count; p++) {
+		if (!c->seen[p]) {
+			tap_note("page %lu is not in the set", p);
+			return false;
+		}
+	}
+	return true;
+}
+
+/* The guest runs, and what it writes is there. */
+static inline bool expect_guest_runs(struct vmm *v)
+{
+	static uint64_t value = 0x5eed000000000000;
+
+	value++;
+	vmm_write(v, 0, VMM_FIRST_PAGE, 8, 1, value);
+	for (uint64_t p = VMM_FIRST_PAGE; p < VMM_FIRST_PAGE + 8; p++) {
+		if (*(uint64_t *)(v->ram + p * VMM_PAGE) != value) {
+			tap_note("the guest's write to page %lu is not there", p);
+			return false;
+		}
+	}
+	return true;
+}
+
+/* Nothing of a session is on the VM: its slot is not logged, and it runs. */
+static inline bool expect_untouched(struct vmm *v)
+{
+	if (vmm_slot_logged(v, 0, v->pages)) {
+		tap_note("the slot is logged");
+		return false;
+	}
+	return expect_guest_runs(v);
+}
+
+/* An epoch that must work. */
+static inline void expect_epoch(struct consumer *c, uint32_t flags)
+{
+	int err = consumer_epoch(c, flags);
+
+	if (err)
+		tap_die("epoch %lu: %s", c->epoch + 1, strerror(err));
+	if (c->errors || c->strange)
+		tap_die("epoch %lu: %lu records break the contract, %lu name other memory",
+			c->epoch, c->errors, c->strange);
+}
+
+/* An attach that must work. */
+static inline void expect_attach(struct consumer *c, pid_t pid,
+				 uint32_t ring_slots)
+{
+	int err = consumer_attach(c, pid, ring_slots);
+
+	if (err)
+		tap_die("attach: %s %s", strerror(err), c->attach.why);
+}
+
+#endif /* _SELFTESTS_EXPECT_H */
