@@ -64,12 +64,12 @@ void consumer_close(struct consumer *c)
 
 int consumer_freeze(struct consumer *c, uint32_t flags)
 {
-	struct vmrepl_layout layout = {};
-
 	c->freeze = (struct vmrepl_freeze){
 		.epoch = c->epoch + 1, .flags = flags,
 	};
 	while (ioctl(c->fd, VMREPL_FREEZE, &c->freeze)) {
+		struct vmrepl_layout layout = {};
+
 		if (errno != ESTALE)
 			return errno;
 		if (ioctl(c->fd, VMREPL_LAYOUT, &layout) && errno != ENOSPC)
