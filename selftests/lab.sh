@@ -166,7 +166,7 @@ host_dead() {
 }
 
 echo "TAP version 13"
-echo "1..32"
+echo "1..33"
 check "hosts come up" "$lab" pair
 check "a second start is refused" exits 1 "$lab" up a
 check "the exit code passes" exits 7 "$lab" run a -- sh -c 'exit 7'
@@ -188,13 +188,15 @@ check "the private link is private" exits 2 "$lab" run client -- ping -c 1 -w 5 
 check "the link is cut" \
 	sh -c "'$lab' link a repl0 down && ! '$lab' run a -- ping -c 1 -w 2 10.77.0.2"
 check "the link is plugged in again" \
-	sh -c "'$lab' link a repl0 up && '$lab' run a -- ping -c 1 -w 20 10.77.0.2"
+	sh -c "'$lab' link a repl0 up && '$lab' run a --timeout 20 -- sh -c 'until ping -c 1 -w 1 10.77.0.2; do :; done'"
 check "a link that is not there" exits 1 "$lab" link a nothing0 down
 check "a guest image is built" guest_builds
 check "a guest boots in a" start_guest a
 check "the client reaches the guest" service_answers
 check "the kernels of a, b and client are content" \
 	sh -c "'$lab' dmesg-check a && '$lab' dmesg-check b && '$lab' dmesg-check client"
+check "a complaint of a kernel is found" \
+	sh -c "'$lab' run client -- sh -c 'echo \"<4>WARNING: not meant\" >/dev/kmsg' && ! '$lab' dmesg-check client"
 
 "$lab" power refuse
 check "a switch that refuses: failure, and a lives" \
@@ -208,5 +210,5 @@ check "b cuts the power of a" "$lab" run b -- lab-power off a
 check "a is dead" host_dead a
 check "a host that is off is off" "$lab" run b -- lab-power off a
 check "a comes back and finds its link" \
-	sh -c "'$lab' up a && '$lab' run b -- ping -c 1 -w 20 10.77.0.1"
+	sh -c "'$lab' up a && '$lab' run b --timeout 20 -- sh -c 'until ping -c 1 -w 1 10.77.0.1; do :; done'"
 exit $((failed > 0))

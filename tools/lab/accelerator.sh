@@ -50,13 +50,12 @@ probe_nested() {
 # the lab changes.
 choose_accelerator() {
 	local answer
-	answer=$CACHE/accelerator-$INIT_KEY-$(</proc/sys/kernel/random/boot_id)
 
-	mkdir -p "$CACHE"
+	answer=$CACHE/init-$INIT_KEY/accelerator-$(</proc/sys/kernel/random/boot_id)
 	(
 		flock 7
 		if [[ ! -e $answer ]]; then
-			rm -f "$CACHE/accelerator-$INIT_KEY"-*
+			rm -f "$CACHE/init-$INIT_KEY"/accelerator-*
 			if [[ -r /dev/kvm && -w /dev/kvm ]] && (probe_nested kvm); then
 				echo kvm >"$answer.new"
 			else
@@ -64,6 +63,6 @@ choose_accelerator() {
 			fi
 			mv "$answer.new" "$answer"
 		fi
-	) 7>"$CACHE/accelerator.lock"
+	) 7>"$CACHE/init-$INIT_KEY/lock"
 	cat "$answer"
 }

@@ -19,12 +19,15 @@ install_missing() {
 	[[ $(id -u) == 0 ]] ||
 		die "these packages are missing: ${missing[*]}; install them or run this as root"
 	say "installing ${missing[*]}"
-	[[ $(apt-cache policy "${missing[0]}") == *http* ]] || apt-get -qq update ||
-		die "apt-get update failed; check this machine's package sources"
-	DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends \
-		-o DPkg::Lock::Timeout=600 install \
-		"${missing[@]}" </dev/null >"$CACHE/install.log" 2>&1 ||
+	# A package list that is missing or has aged needs to be read first.
+	apt_install "${missing[@]}" || { apt-get -qq update && apt_install "${missing[@]}"; } \
+		>>"$CACHE/install.log" 2>&1 ||
 		die "apt-get could not install ${missing[*]}; see $CACHE/install.log"
+}
+
+apt_install() {
+	DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends \
+		-o DPkg::Lock::Timeout=600 install "$@" </dev/null >"$CACHE/install.log" 2>&1
 }
 
 # debian_sources: the system's own Debian sources, "URI SUITE" a line.
