@@ -6,6 +6,7 @@
 
 CFLAGS=(-std=gnu11 -D_GNU_SOURCE -O2 -static -Wall -Wextra -Werror)
 READY_SECONDS=120
+POWER_OFF_MS=5000
 
 host_dir() {
 	[[ $1 =~ ^[a-z][a-z0-9-]*$ ]] || usage_error "'$1' is no name for a host (a-z, 0-9, -)"
@@ -219,6 +220,7 @@ wait_ready() {
 	if ! timeout "$READY_SECONDS" grep -qm1 '^lab: ready' \
 		<(exec tail -n +1 -F --pid="$pid" "$dir/console.log" 2>/dev/null); then
 		tail -n 20 "$dir/console.log" >&2
+		host_pid "$name" >/dev/null || die "host $name ended while it booted; see $dir/console.log"
 		die "host $name was not ready within $READY_SECONDS s; see $dir/console.log"
 	fi
 	qmp "$name" '{"execute":"human-monitor-command","arguments":{"command-line":"info usernet"}}' |
@@ -258,7 +260,8 @@ cmd_down() {
 	for name in "$@"; do
 		pid=$(host_pid "$name") || continue
 		(cmd_run "$name" --timeout 5 -- busybox poweroff -f) >/dev/null 2>&1 || true
-		timeout 5 tail --pid="$pid" -f /dev/null || power_cut "$name" ||
+		"$(host_dir "$name")/init/powercut" -w "$pid" "$POWER_OFF_MS" 2>/dev/null ||
+			power_cut "$name" ||
 			die "host $name could not be stopped"
 	done
 }
