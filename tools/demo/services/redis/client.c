@@ -16,20 +16,7 @@
 #define BATCH		256
 /* Longer than any failover; a connection silent for so long counts as lost. */
 #define SILENCE_S	120
-
-static redisContext *connect_to(const char *host, int seconds)
-{
-	struct timeval silence = { .tv_sec = SILENCE_S };
-	struct timeval wait = { .tv_sec = seconds };
-	redisContext *c = redisConnectWithTimeout(host, PORT, wait);
-
-	if (!c || c->err || redisSetTimeout(c, silence)) {
-		if (c)
-			redisFree(c);
-		return NULL;
-	}
-	return c;
-}
+#define PATIENCE_S	80
 
 static double now_ms(void)
 {
@@ -37,6 +24,26 @@ static double now_ms(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &t);
 	return t.tv_sec * 1e3 + t.tv_nsec / 1e6;
+}
+
+/* The guest may still be starting: tried again until it answers. */
+static redisContext *connect_to(const char *host, int seconds)
+{
+	struct timeval silence = { .tv_sec = SILENCE_S };
+	struct timeval wait = { .tv_sec = 2 };
+	struct timespec pause = { .tv_nsec = 200000000 };
+	double until = now_ms() + seconds * 1e3;
+
+	do {
+		redisContext *c = redisConnectWithTimeout(host, PORT, wait);
+
+		if (c && !c->err && !redisSetTimeout(c, silence))
+			return c;
+		if (c)
+			redisFree(c);
+		nanosleep(&pause, NULL);
+	} while (now_ms() < until);
+	return NULL;
 }
 
 static bool write_record(redisContext *c, unsigned long n)
@@ -104,7 +111,7 @@ int main(int argc, char **argv)
 	sigprocmask(SIG_BLOCK, &stop, NULL);
 	setvbuf(stdout, NULL, _IOLBF, 0);
 
-	c = connect_to(argv[1], 60);
+	c = connect_to(argv[1], PATIENCE_S);
 	if (!c) {
 		fprintf(stderr, "client: no redis at %s:%d\n", argv[1], PORT);
 		return 1;
@@ -128,7 +135,7 @@ int main(int argc, char **argv)
 
 	if (!kept) {
 		redisFree(c);
-		c = connect_to(argv[1], 60);
+		c = connect_to(argv[1], PATIENCE_S);
 	}
 	held = c ? count_held(c, acknowledged) : 0;
 	printf("result acknowledged=%lu held=%lu lost=%lu connection=%s wait_ms=%.0f\n",
