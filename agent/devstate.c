@@ -147,15 +147,33 @@ static int plain_caps(struct qmp *q, bool ignore_shared, struct json_object **un
 	return err;
 }
 
-static int set_bandwidth(struct qmp *q, int64_t bytes, struct why *why)
+/*
+ * While the capture runs: as fast as it goes, and never stop the guest in order
+ * to send the rest. The bandwidth is a number that nobody else would set.
+ */
+#define CAPTURE_BANDWIDTH	INT64_C(0x766d7265706c)
+#define CAPTURE_DOWNTIME	0
+
+/* QEMU's own defaults. */
+#define DEFAULT_BANDWIDTH	(INT64_C(128) << 20)
+#define DEFAULT_DOWNTIME	300
+
+/* Bytes a second, milliseconds. */
+struct speed {
+	int64_t bandwidth;
+	int64_t downtime;
+};
+
+static int set_speed(struct qmp *q, const struct speed *speed, struct why *why)
 {
 	struct json_object *args = json_object_new_object();
 
-	json_object_object_add(args, "max-bandwidth", json_object_new_int64(bytes));
+	json_object_object_add(args, "max-bandwidth", json_object_new_int64(speed->bandwidth));
+	json_object_object_add(args, "downtime-limit", json_object_new_int64(speed->downtime));
 	return qmp_command(q, "migrate-set-parameters", args, NULL, why);
 }
 
-static int query_bandwidth(struct qmp *q, int64_t *bytes, struct why *why)
+static int query_speed(struct qmp *q, struct speed *speed, struct why *why)
 {
 	struct json_object *ret, *o;
 	int err;
@@ -163,11 +181,35 @@ static int query_bandwidth(struct qmp *q, int64_t *bytes, struct why *why)
 	err = qmp_command(q, "query-migrate-parameters", NULL, &ret, why);
 	if (err)
 		return err;
-	*bytes = 0;
+	*speed = (struct speed){ DEFAULT_BANDWIDTH, DEFAULT_DOWNTIME };
 	if (json_object_object_get_ex(ret, "max-bandwidth", &o))
-		*bytes = json_object_get_int64(o);
+		speed->bandwidth = json_object_get_int64(o);
+	if (json_object_object_get_ex(ret, "downtime-limit", &o))
+		speed->downtime = json_object_get_int64(o);
 	json_object_put(ret);
 	return 0;
+}
+
+/*
+ * An agent that was killed during its capture has left its settings. The
+ * operator's are lost, but x-ignore-shared must not stay on: a later migration
+ * would come without the guest's memory.
+ */
+static int forget_killed(struct qmp *q, struct speed *speed, struct why *why)
+{
+	struct json_object *caps;
+	int err;
+
+	if (speed->bandwidth != CAPTURE_BANDWIDTH)
+		return 0;
+	caps = json_object_new_array();
+	add_cap(caps, "events", false);
+	add_cap(caps, "x-ignore-shared", false);
+	err = set_caps(q, caps, why);
+	if (err)
+		return err;
+	*speed = (struct speed){ DEFAULT_BANDWIDTH, DEFAULT_DOWNTIME };
+	return set_speed(q, speed, why);
 }
 
 static bool migrating(const char *status)
@@ -340,25 +382,27 @@ static int capture_by_migration(struct qmp *q, struct ramblock_table *t, int64_t
 	char status[32], detail[256] = "";
 	struct json_object *undo;
 	struct ramstream *s;
-	int64_t bandwidth;
+	struct speed speed;
 	struct why later;
 	int fd = -1, ret, err;
 
 	s = ramstream_new(t);
 	if (!s)
 		return why_set(why, ENOMEM, "out of memory");
-	ret = query_bandwidth(q, &bandwidth, why);
+	ret = query_speed(q, &speed, why);
+	if (!ret)
+		ret = forget_killed(q, &speed, why);
 	if (ret)
 		goto out;
 	ret = plain_caps(q, true, &undo, why);
 	if (ret)
 		goto out;
-	ret = set_bandwidth(q, INT64_C(1) << 40, why);
+	ret = set_speed(q, &(struct speed){ CAPTURE_BANDWIDTH, CAPTURE_DOWNTIME }, why);
 	if (ret)
 		goto out_caps;
 	ret = start_migration(q, &fd, why);
 	if (ret)
-		goto out_bandwidth;
+		goto out_speed;
 
 	ret = read_stream(q, fd, s, deadline, why);
 	/* Without a reader the migration ends by itself, whatever it is at. */
@@ -378,8 +422,8 @@ static int capture_by_migration(struct qmp *q, struct ramblock_table *t, int64_t
 			*why = later;
 		why_prefix(why, "the guest is stopped and QEMU does not resume it (try `cont` in its monitor): ");
 	}
-out_bandwidth:
-	err = set_bandwidth(q, bandwidth, &later);
+out_speed:
+	err = set_speed(q, &speed, &later);
 	if (err && !ret) {
 		ret = err;
 		if (why)

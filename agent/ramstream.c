@@ -27,6 +27,7 @@
 /* A machine name or a list of capabilities beyond this is not QEMU's. */
 #define NAME_MAX_LEN		255u
 #define CAPS_MAX		256u
+#define COMMAND_MAX		RAMBLOCK_PAGE
 
 enum state {
 	S_HEAD,			/* magic and version */
@@ -52,6 +53,8 @@ enum state {
 	S_ZERO,
 	S_PAGE,
 	S_FOOTER,
+	S_COMMAND,		/* number and length */
+	S_COMMAND_DATA,
 	S_REST,			/* behind RAM */
 	S_BAD,
 };
@@ -78,6 +81,11 @@ struct ramstream {
 	uint8_t *seen[RAMBLOCK_MAX];	/* bitmap for each small block */
 	bool in_list[RAMBLOCK_MAX];
 };
+
+static unsigned int be16(const uint8_t *p)
+{
+	return p[0] << 8 | p[1];
+}
 
 static uint32_t be32(const uint8_t *p)
 {
@@ -183,6 +191,9 @@ static int section_type(struct ramstream *s)
 		if (!s->in_ram)
 			break;
 		want(s, S_SECTION, 4);
+		return 0;
+	case RAMSTREAM_COMMAND:
+		want(s, S_COMMAND, 4);
 		return 0;
 	case RAMSTREAM_FULL:
 	case RAMSTREAM_EOF:
@@ -414,6 +425,15 @@ static int step(struct ramstream *s)
 	case S_FOOTER:
 		if (h[0] != RAMSTREAM_FOOTER || be32(h + 1) != s->section)
 			return bad(s, "wrong end of a RAM section");
+		want(s, S_TYPE, 1);
+		return 0;
+	case S_COMMAND:
+		/* To the receiver, e.g. that the last part begins. */
+		if (be16(h + 2) > COMMAND_MAX)
+			return bad(s, "command of %u bytes", be16(h + 2));
+		want(s, be16(h + 2) ? S_COMMAND_DATA : S_TYPE, be16(h + 2) ? be16(h + 2) : 1);
+		return 0;
+	case S_COMMAND_DATA:
 		want(s, S_TYPE, 1);
 		return 0;
 	case S_REST:

@@ -131,6 +131,13 @@ static void make_stream(struct bytes *b, bool ignore_shared)
 	put_page(b, NULL, 1, 0);
 	put_page(b, NULL, 3, 0x13);
 	put_end(b, id);
+	put_be(b, 0x08, 1);		/* a command with one byte, one without */
+	put_be(b, 2, 2);
+	put_be(b, 1, 2);
+	put_be(b, 0, 1);
+	put_be(b, 0x08, 1);
+	put_be(b, 12, 2);
+	put_be(b, 0, 2);
 	put_be(b, 0x02, 1);
 	put_be(b, id, 4);
 	put_page(b, ROM, 1, 0x21);
