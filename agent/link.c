@@ -50,6 +50,7 @@ struct link {
 
 	struct loop_timer flush;
 	bool connecting;
+	bool dialled;		/* we made the connection */
 	bool flushing;
 	bool dead;		/* shut; waits for what is under way */
 	bool closed_called;
@@ -243,7 +244,9 @@ static void link_tick(void *arg)
 		link_down(link, why);
 		return;
 	}
-	if (!link->beat_queued && now - link->last_tx >= link->beat_ns / 2) {
+	/* Whoever accepted says nothing to what may be no agent at all. */
+	if ((link->rx_seq || link->dialled) && !link->beat_queued &&
+	    now - link->last_tx >= link->beat_ns / 2) {
 		link->beat_queued = true;
 		link_send(link, &link->beat, FRAME_HEARTBEAT, 0);
 	}
@@ -430,6 +433,7 @@ struct link *link_connect(struct loop *loop, const struct link_ops *ops,
 	}
 	snprintf(link->peer, sizeof(link->peer), "%s", addr->text);
 	link->connecting = true;
+	link->dialled = true;
 	link->wire = ops->connect(loop, addr, link_connected, link, why);
 	if (!link->wire) {
 		munmap(link->rx, LINK_RX_BYTES);

@@ -18,7 +18,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "checkpoint.h"
 #include "control.h"
 #include "fence.h"
 #include "guard.h"
@@ -26,17 +25,14 @@
 #include "link.h"
 #include "primary.h"
 #include "procvm.h"
+#include "protect.h"
 #include "refuse.h"
 #include "report.h"
 #include "stop.h"
-#include "stream.h"
 
 #define PRIMARY_RECONNECT_NS	NSEC_PER_SEC
 /* The standby may be busy with its own set-up. */
 #define PRIMARY_PREPARE_NS	(60 * NSEC_PER_SEC)
-/* A dirty set this small goes into the first checkpoint. */
-#define PRIMARY_SYNCED_PAGES	2048u
-#define PRIMARY_SYNC_ROUNDS	10u
 
 enum primary_state {
 	PRIMARY_CONNECTING,
@@ -58,19 +54,6 @@ static const char *const primary_states[] = {
 	[PRIMARY_LEAVING]	= "leaving",
 };
 
-/* Of the epoch in flight. */
-struct primary_epoch {
-	uint64_t number;
-	bool live;
-	bool waiting;		/* its END is sent, its ACK is not here */
-	uint64_t started;
-	uint64_t held_since;
-	uint64_t sent_at;
-	uint64_t pages;
-	uint64_t freeze_ns;
-	uint64_t pause_ns;
-};
-
 struct primary {
 	const struct options *options;
 	struct loop *loop;
@@ -83,29 +66,13 @@ struct primary {
 	struct stop stop;
 	struct fence fence;
 	struct guard guard;
-	struct stream *stream;
-	struct checkpoint cp;
+	struct protect protect;
 	struct link *link;
 	enum primary_state state;
 	bool was_attached;	/* the first connection did its part */
 	bool accepted;		/* by the standby of this connection */
-	bool can_promote;	/* the standby may hold a checkpoint of ours */
-	bool relayout;
-	bool dead_end;		/* no more epochs on this connection */
 
-	struct primary_epoch epoch;
-	unsigned int round;
-	uint64_t round_pages;
-	uint64_t acked;
-	uint64_t epochs_acked;
-	uint64_t last_hold;
-	struct {
-		uint64_t number, pause_ns, pages, bytes, held_ns, ack_ns;
-	} shown;
-
-	struct loop_timer next;		/* epoch */
 	struct loop_timer again;	/* connection */
-	struct loop_timer line;		/* a second */
 	struct loop_timer gone;		/* the VM's process should have ended */
 	const char *gone_why;
 	char last_why[WHY_LEN];
@@ -116,7 +83,6 @@ struct primary {
 	int exit_code;
 };
 
-static void primary_epoch_start(struct primary *p);
 static void primary_settle(struct primary *p);
 static void primary_lost(struct primary *p, const char *why);
 static void primary_leave(struct primary *p, enum frame_bye_reason reason, const char *text,
@@ -130,23 +96,12 @@ static void primary_set_state(struct primary *p, enum primary_state state)
 	report_event("state", "state:s", primary_states[state]);
 }
 
-/* No more epochs: the guest is let go, what was collected is forgotten. */
-static void primary_halt(struct primary *p)
-{
-	p->dead_end = true;
-	p->epoch.waiting = false;
-	loop_timer_cancel(p->loop, &p->next);
-	loop_timer_cancel(p->loop, &p->line);
-	stream_abandon(p->stream);
-	checkpoint_resume(&p->cp);
-}
-
 /* It is proven, or it was never in question, that nobody else runs the guest. */
 static void primary_let_go(struct primary *p)
 {
 	struct why why;
 
-	p->can_promote = false;
+	p->protect.can_promote = false;
 	if (!p->guard.holding)
 		return;
 	if (guard_let_go(&p->guard, &why))
@@ -154,21 +109,58 @@ static void primary_let_go(struct primary *p)
 	report_event("released", "");
 }
 
-/* ---- one epoch ---- */
+/* ---- what protect says ---- */
 
-static void primary_resync(struct primary *p, const char *text)
+static void primary_again(void *arg, const char *text)
 {
+	struct primary *p = arg;
+
 	report_warn("%s: starting over with a full sync", text);
 	report_event("resync", "why:s", text);
 	primary_leave(p, FRAME_BYE_RESYNC, text, false, 0);
+}
+
+static void primary_failed(void *arg, const char *text)
+{
+	report_error("%s", text);
+	primary_leave(arg, FRAME_BYE_ERROR, text, true, 1);
+}
+
+static void primary_idle(void *arg)
+{
+	primary_settle(arg);
+}
+
+static void primary_phased(void *arg)
+{
+	struct primary *p = arg;
+
+	switch (p->protect.phase) {
+	case PROTECT_OFF:
+		break;
+	case PROTECT_SYNCING:
+		primary_set_state(p, PRIMARY_SYNCING);
+		break;
+	case PROTECT_SECURING:
+		primary_set_state(p, PRIMARY_SECURING);
+		break;
+	case PROTECT_ON:
+		primary_set_state(p, PRIMARY_PROTECTED);
+		report_phase("protected: checkpoint %" PRIu64 " is complete on %s",
+			     p->protect.shown.number, link_peer(p->link));
+		report_event("protected", "epoch:u", p->protect.shown.number);
+		break;
+	}
 }
 
 /*
  * Something says that the VM is gone. Its process is watched and tells it better
  * in a moment; where it does not, this is the error.
  */
-static void primary_gone(struct primary *p, const char *why)
+static void primary_gone(void *arg, const char *why)
 {
+	struct primary *p = arg;
+
 	p->gone_why = why;
 	loop_timer_set(p->loop, &p->gone, NSEC_PER_SEC);
 }
@@ -179,256 +171,6 @@ static void primary_gone_late(void *arg)
 
 	report_error("%s; the guest is not protected any more", p->gone_why);
 	primary_leave(p, FRAME_BYE_ERROR, p->gone_why, true, 1);
-}
-
-static void primary_module_error(struct primary *p, int err)
-{
-	if (err == -ESRCH)
-		primary_gone(p, "the process has no VM any more");
-	else if (err == -ESTALE)
-		primary_resync(p, "a page is in no memory block that is known");
-	else
-		primary_resync(p, "the module's session is broken");
-}
-
-static void primary_live_collected(void *arg, int err)
-{
-	struct primary *p = arg;
-
-	if (!err)
-		err = stream_end(p->stream, NULL, 0);
-	if (err) {
-		primary_module_error(p, err);
-		return;
-	}
-	p->epoch.sent_at = loop_now();
-	p->epoch.waiting = true;
-}
-
-/* A round of the first sync, while the guest runs. */
-static void primary_live_round(struct primary *p)
-{
-	struct why why;
-	int err;
-
-	p->epoch = (struct primary_epoch) {
-		.number = p->epoch.number + 1,
-		.live = true,
-		.started = loop_now(),
-	};
-	p->round++;
-	err = session_freeze(&p->guard.session, p->epoch.number, true, &p->epoch.pages,
-			     &p->epoch.freeze_ns);
-	if (err == -ESTALE) {
-		err = guard_layout(&p->guard, &why);
-		if (err) {
-			primary_resync(p, why.text);
-			return;
-		}
-		err = session_freeze(&p->guard.session, p->epoch.number, true, &p->epoch.pages,
-				     &p->epoch.freeze_ns);
-	}
-	if (err) {
-		primary_module_error(p, err);
-		return;
-	}
-	stream_begin(p->stream, p->link, &p->guard.session, &p->ours.blocks, p->epoch.number,
-		     true, p->round == 1);
-	stream_collect(p->stream, primary_live_collected, p);
-}
-
-static void primary_collected(void *arg, int err)
-{
-	struct primary *p = arg;
-
-	if (err)
-		primary_module_error(p, err);
-	checkpoint_resume(&p->cp);
-}
-
-/* The guest stands. */
-static void primary_stopped(void *arg)
-{
-	struct primary *p = arg;
-	struct why why;
-	int err;
-
-	if (p->dead_end) {
-		checkpoint_resume(&p->cp);
-		return;
-	}
-	err = session_freeze(&p->guard.session, p->epoch.number, false, &p->epoch.pages,
-			     &p->epoch.freeze_ns);
-	if (err) {
-		/*
-		 * The layout can only be read while QEMU answers, which it does
-		 * not now: this checkpoint is given up and taken again at once.
-		 */
-		p->relayout = err == -ESTALE;
-		if (!p->relayout)
-			primary_module_error(p, err);
-		checkpoint_resume(&p->cp);
-		return;
-	}
-	/* Output of this epoch began where the one before was closed. */
-	p->epoch.held_since = p->last_hold ? p->last_hold : loop_now();
-	p->last_hold = loop_now();
-	err = guard_hold(&p->guard, &why);
-	if (err) {
-		primary_resync(p, why.text);
-		checkpoint_resume(&p->cp);
-		return;
-	}
-	if (p->options->debug_break == OPTIONS_BREAK_ACK_EARLY)
-		guard_commit(&p->guard, &why);
-	stream_begin(p->stream, p->link, &p->guard.session, &p->ours.blocks, p->epoch.number,
-		     false, false);
-	stream_collect(p->stream, primary_collected, p);
-}
-
-/* The guest runs again. */
-static void primary_resumed(void *arg, int err, const struct why *cause)
-{
-	struct primary *p = arg;
-	struct why why;
-
-	p->epoch.pause_ns = p->cp.pause_ns;
-	if (p->dead_end) {
-		primary_settle(p);
-		return;
-	}
-	if (err) {
-		report_error("%s", cause->text);
-		primary_leave(p, FRAME_BYE_ERROR, cause->text, true, 1);
-		return;
-	}
-	if (p->relayout) {
-		p->relayout = false;
-		report_event("layout", "epoch:u", p->epoch.number);
-		if (guard_layout(&p->guard, &why))
-			primary_resync(p, why.text);
-		else
-			primary_epoch_start(p);
-		return;
-	}
-	if (stream_end(p->stream, p->cp.state, p->cp.len)) {
-		primary_resync(p, "out of memory");
-		return;
-	}
-	/* From its last byte on the standby can run what we have sent. */
-	p->can_promote = true;
-	p->epoch.sent_at = loop_now();
-	p->epoch.waiting = true;
-	if (checkpoint_arm(&p->cp, &why)) {
-		report_error("%s", why.text);
-		primary_leave(p, FRAME_BYE_ERROR, why.text, true, 1);
-	}
-}
-
-static void primary_epoch_start(struct primary *p)
-{
-	struct why why;
-
-	if (p->dead_end)
-		return;
-	p->epoch = (struct primary_epoch) {
-		.number = p->epoch.number + 1,
-		.started = loop_now(),
-	};
-	if (checkpoint_arm(&p->cp, &why) || checkpoint_fire(&p->cp, &why)) {
-		report_error("%s", why.text);
-		primary_leave(p, FRAME_BYE_ERROR, why.text, true, 1);
-	}
-}
-
-static void primary_next(void *arg)
-{
-	primary_epoch_start(arg);
-}
-
-static void primary_line(void *arg)
-{
-	struct primary *p = arg;
-
-	loop_timer_set(p->loop, &p->line, NSEC_PER_SEC);
-	if (p->state == PRIMARY_SYNCING) {
-		report_progress(p->round == 1 ? "first sync" : "catching up",
-				stream_totals(p->stream)->pages, p->epoch.pages);
-		loop_timer_set(p->loop, &p->line, NSEC_PER_SEC / 10);
-		return;
-	}
-	if (p->state != PRIMARY_PROTECTED || !p->shown.number)
-		return;
-	report_phase("epoch %" PRIu64 "  pause %.1f ms  dirty %" PRIu64 " pages  sent %" PRIu64
-		     " KiB  output held %.1f ms  (acked)", p->shown.number,
-		     (double)p->shown.pause_ns / 1e6, p->shown.pages, p->shown.bytes >> 10,
-		     (double)p->shown.held_ns / 1e6);
-}
-
-static void primary_live_acked(struct primary *p)
-{
-	uint64_t pages = p->epoch.pages;
-	bool stuck = p->round > 2 && pages > p->round_pages * 3 / 4;
-
-	report_event("round", "epoch:u round:u pages:u bytes:u ack_us:u", p->epoch.number,
-		     (uint64_t)p->round, pages, stream_totals(p->stream)->bytes,
-		     (loop_now() - p->epoch.started) / NSEC_PER_USEC);
-	if (p->round == 1) {
-		ramblock_free_copies(&p->ours.blocks);
-		report_progress_done("first sync", pages);
-	}
-	p->round_pages = pages;
-	if ((pages >= PRIMARY_SYNCED_PAGES || p->round == 1) && !stuck &&
-	    p->round < PRIMARY_SYNC_ROUNDS) {
-		primary_live_round(p);
-		return;
-	}
-	report_phase("first sync done: %u rounds, %" PRIu64 " pages in the last one", p->round,
-		     pages);
-	report_event("synced", "rounds:u pages:u", (uint64_t)p->round, pages);
-	primary_set_state(p, PRIMARY_SECURING);
-	p->last_hold = 0;
-	primary_epoch_start(p);
-}
-
-static void primary_acked(struct primary *p)
-{
-	uint64_t now = loop_now(), due;
-	const struct stream_totals *totals = stream_totals(p->stream);
-	struct why why;
-
-	p->epoch.waiting = false;
-	if (p->epoch.live) {
-		primary_live_acked(p);
-		return;
-	}
-	if (guard_commit(&p->guard, &why)) {
-		primary_resync(p, why.text);
-		return;
-	}
-	p->acked = p->epoch.number;
-	p->epochs_acked++;
-	p->shown.number = p->epoch.number;
-	p->shown.pause_ns = p->epoch.pause_ns;
-	p->shown.pages = totals->pages;
-	p->shown.bytes = totals->bytes;
-	p->shown.held_ns = now - p->epoch.held_since;
-	p->shown.ack_ns = now - p->epoch.sent_at;
-	report_event("epoch",
-		     "epoch:u pause_us:u pages:u zero_pages:u bytes:u state_bytes:u freeze_us:u ack_us:u held_us:u",
-		     p->epoch.number, p->epoch.pause_ns / NSEC_PER_USEC, totals->pages,
-		     totals->zero_pages, totals->bytes, totals->state_bytes,
-		     p->epoch.freeze_ns / NSEC_PER_USEC, p->shown.ack_ns / NSEC_PER_USEC,
-		     p->shown.held_ns / NSEC_PER_USEC);
-	if (p->state == PRIMARY_SECURING) {
-		primary_set_state(p, PRIMARY_PROTECTED);
-		report_phase("protected: checkpoint %" PRIu64 " is complete on %s", p->acked,
-			     link_peer(p->link));
-		report_event("protected", "epoch:u", p->acked);
-		loop_timer_set(p->loop, &p->line, NSEC_PER_SEC);
-	}
-	due = p->epoch.started + p->options->interval_ns;
-	loop_timer_set(p->loop, &p->next, due > now ? due - now : 0);
 }
 
 /* ---- connection ---- */
@@ -494,14 +236,9 @@ static void primary_accepted(struct primary *p, const struct frame *frame)
 		     p->guard.session.ram_bytes, (uint64_t)p->guard.nr_plugs, p->was_attached);
 	p->was_attached = true;
 	p->last_why[0] = '\0';
-	p->round = 0;
-	p->dead_end = false;
-	p->relayout = false;
-	primary_set_state(p, PRIMARY_SYNCING);
-	loop_timer_set(p->loop, &p->line, NSEC_PER_SEC / 10);
 	/* The standby judges our silence from the first epoch on; we its. */
 	link_watch(p->link, beat, p->options->timeout_ns);
-	primary_live_round(p);
+	protect_start(&p->protect, p->link);
 }
 
 static bool primary_frame(void *arg, const struct frame *frame)
@@ -521,16 +258,13 @@ static bool primary_frame(void *arg, const struct frame *frame)
 		primary_lost(p, text);
 		return true;
 	case FRAME_ACK:
-		if (p->dead_end)
-			return true;
-		if (!p->epoch.waiting || frame->epoch != p->epoch.number)
+		if (!protect_acked(&p->protect, frame->epoch))
 			break;
-		primary_acked(p);
 		return true;
 	case FRAME_BYE:
 		frame_get_text(frame, text, sizeof(text));
 		/* It will not take over: no fence, whatever comes. */
-		p->can_promote = false;
+		p->protect.can_promote = false;
 		link_send_copy(p->link, FRAME_BYE_ACK, 0, NULL, 0);
 		link_close_soon(p->link);
 		primary_lost(p, text);
@@ -583,7 +317,7 @@ static void primary_connect(void *arg)
 
 	if (p->was_attached) {
 		hello_free(&p->ours);
-		if (checkpoint_disarm(&p->cp, &why) || hello_read(&p->ours, p->qmp, &why)) {
+		if (protect_disarm(&p->protect, &why) || hello_read(&p->ours, p->qmp, &why)) {
 			report_error("%s", why.text);
 			p->exit_code = 1;
 			p->ending = true;
@@ -632,7 +366,7 @@ static void primary_lost(struct primary *p, const char *why)
 		primary_settle(p);
 		return;
 	}
-	primary_halt(p);
+	protect_halt(&p->protect);
 	if (p->state == PRIMARY_UNPROTECTED) {
 		/* Trying again every second: only news is worth a line. */
 		if (strcmp(p->last_why, why))
@@ -643,7 +377,7 @@ static void primary_lost(struct primary *p, const char *why)
 	}
 	report_warn("lost the standby %s: %s", p->options->addr.text, why);
 	report_event("lost", "why:s silence_us:u", why, silence / NSEC_PER_USEC);
-	if (p->can_promote && p->options->fence_command && !p->vm_ended) {
+	if (p->protect.can_promote && p->options->fence_command && !p->vm_ended) {
 		primary_set_state(p, PRIMARY_FENCING);
 		report_phase("output stays held until the fence command has switched the standby off");
 		fence_start(&p->fence, p->loop, 0);
@@ -677,7 +411,7 @@ static void primary_leave(struct primary *p, enum frame_bye_reason reason, const
 		primary_settle(p);
 		return;
 	}
-	primary_halt(p);
+	protect_halt(&p->protect);
 	if (!p->link || !p->accepted) {
 		if (p->link)
 			link_close(p->link);
@@ -695,12 +429,14 @@ static void primary_leave(struct primary *p, enum frame_bye_reason reason, const
 /* Goes on when nothing is under way any more: the guest runs, no frame is out. */
 static void primary_settle(struct primary *p)
 {
-	if (p->link || checkpoint_busy(&p->cp))
+	if (p->link || protect_busy(&p->protect))
 		return;
 	guard_detach(&p->guard);
 	if (fence_active(&p->fence))
 		return;
 	if (p->ending) {
+		if (p->was_attached && !p->vm_ended)
+			report_phase("protection has ended; the guest goes on here, output flows");
 		loop_stop(p->loop);
 		return;
 	}
@@ -727,8 +463,8 @@ static void primary_vm_ended(void *arg, int res)
 	fence_stop(&p->fence);
 	loop_timer_cancel(p->loop, &p->again);
 	loop_timer_cancel(p->loop, &p->gone);
-	primary_halt(p);
-	checkpoint_forget(&p->cp);
+	protect_halt(&p->protect);
+	protect_forget(&p->protect);
 	primary_leave(p, FRAME_BYE_VM_ENDED, "the VM ended by itself", true, 0);
 }
 
@@ -742,15 +478,15 @@ static void primary_qmp(void *arg, int res)
 	(void)res;
 	p->qmp_op = NULL;
 	while ((ret = qmp_pump(p->qmp, &msg, &why)) > 0) {
-		checkpoint_message(&p->cp, &msg);
+		protect_message(&p->protect, &msg);
 		qmp_msg_put(&msg);
 	}
 	if (!ret) {
 		p->qmp_op = loop_poll(p->loop, qmp_fd(p->qmp), POLLIN, primary_qmp, p);
 		return;
 	}
-	primary_halt(p);
-	checkpoint_forget(&p->cp);
+	protect_halt(&p->protect);
+	protect_forget(&p->protect);
 	primary_gone(p, "QEMU has closed its QMP socket");
 }
 
@@ -786,11 +522,11 @@ static struct json_object *primary_status(struct primary *p)
 	json_object_object_add(o, "connected", json_object_new_boolean(p->link && p->accepted));
 	json_object_object_add(o, "protected",
 			       json_object_new_boolean(p->state == PRIMARY_PROTECTED));
-	json_object_object_add(o, "checkpoint", json_object_new_uint64(p->acked));
-	json_object_object_add(o, "epochs", json_object_new_uint64(p->epochs_acked));
+	json_object_object_add(o, "checkpoint", json_object_new_uint64(p->protect.shown.number));
+	json_object_object_add(o, "epochs", json_object_new_uint64(p->protect.shown.count));
 	json_object_object_add(o, "pause-us",
-			       json_object_new_uint64(p->shown.pause_ns / NSEC_PER_USEC));
-	json_object_object_add(o, "dirty-pages", json_object_new_uint64(p->shown.pages));
+			       json_object_new_uint64(p->protect.shown.pause_ns / NSEC_PER_USEC));
+	json_object_object_add(o, "dirty-pages", json_object_new_uint64(p->protect.shown.pages));
 	json_object_object_add(o, "output",
 			       json_object_new_string(p->guard.holding ? "held" : "flows"));
 	json_object_object_add(o, "held-packets", json_object_new_uint64(held.packets));
@@ -827,6 +563,10 @@ static int primary_open_vm(struct primary *p, struct why *why)
 	err = session_probe(why);
 	if (err)
 		return err;
+	/* Before QMP: another agent holds that, and this tells why. */
+	p->control = control_open(p->loop, p->vm.pid, primary_command, p, why);
+	if (!p->control)
+		return -EBUSY;
 	if (p->options->qmp) {
 		snprintf(path, sizeof(path), "%s", p->options->qmp);
 	} else {
@@ -867,13 +607,13 @@ static int primary_open(struct primary *p, struct why *why)
 	p->guard.blocks = &p->ours.blocks;
 	p->guard.ring_slots = p->options->ring_slots;
 	session_init(&p->guard.session);
-	p->stream = stream_new(p->loop);
-	if (!p->stream)
-		return why_set(why, ENOMEM, "out of memory");
-	p->cp.stopped = primary_stopped;
-	p->cp.done = primary_resumed;
-	p->cp.arg = p;
-	err = checkpoint_open(&p->cp, p->loop, p->qmp, why);
+	p->protect.phased = primary_phased;
+	p->protect.again = primary_again;
+	p->protect.failed = primary_failed;
+	p->protect.gone = primary_gone;
+	p->protect.idle = primary_idle;
+	p->protect.arg = p;
+	err = protect_open(&p->protect, p->options, p->loop, p->qmp, &p->guard, why);
 	if (err)
 		return err;
 	p->fence.command = p->options->fence_command;
@@ -882,17 +622,10 @@ static int primary_open(struct primary *p, struct why *why)
 	p->fence.vm = p->vm.pid;
 	p->fence.success = primary_fenced;
 	p->fence.arg = p;
-	p->next.fn = primary_next;
-	p->next.arg = p;
 	p->again.fn = primary_connect;
 	p->again.arg = p;
-	p->line.fn = primary_line;
-	p->line.arg = p;
 	p->gone.fn = primary_gone_late;
 	p->gone.arg = p;
-	p->control = control_open(p->loop, p->vm.pid, primary_command, p, why);
-	if (!p->control)
-		return -EBUSY;
 	p->stop.asked = primary_asked_to_stop;
 	p->stop.arg = p;
 	err = stop_open(&p->stop, p->loop);
@@ -912,7 +645,6 @@ static void primary_close(struct primary *p)
 	/* What is under way on the connection ends within a moment. */
 	while (p->link)
 		loop_turn(p->loop, NSEC_PER_SEC);
-	stream_free(p->stream);
 	if (p->leave_plugs) {
 		guard_detach(&p->guard);
 		report_warn("output stays held; `vmrepl-agent release --vm %d` drops it and lets the guest out again",
@@ -923,7 +655,7 @@ static void primary_close(struct primary *p)
 	/* A checkpoint still under way must not keep the guest: its pipe goes. */
 	qmp_close(p->qmp);
 	loop_cancel(p->loop, p->qmp_op);
-	checkpoint_close(&p->cp);
+	protect_close(&p->protect);
 	loop_cancel(p->loop, p->vm_op);
 	stop_close(&p->stop);
 	control_close(p->control);

@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * standby: one primary at a time, epochs committed in memory and applied behind.
- *
- * What may be promoted is @committed and nothing else. It begins to exist when a
- * paused epoch is whole and verified; it ends when the primary says goodbye, or
- * when the first round of a new sync arrives, which overwrites the RAM it needs.
+ * standby: one primary at a time; what came from it is in the store, and this
+ * decides when the guest runs here.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -15,7 +12,6 @@
 
 #include "control.h"
 #include "devstate.h"
-#include "epoch.h"
 #include "fence.h"
 #include "hello.h"
 #include "link.h"
@@ -24,15 +20,12 @@
 #include "report.h"
 #include "standby.h"
 #include "stop.h"
-#include "target.h"
+#include "store.h"
 
 #define STANDBY_VISITORS	8
 /* A connection that has not said HELLO; a primary that prepares its first sync. */
 #define STANDBY_GREET_NS	(5 * NSEC_PER_SEC)
 #define STANDBY_PREPARE_NS	(60 * NSEC_PER_SEC)
-/* One slice of applying: some 0.5 ms, so that heartbeats and frames go on. */
-#define STANDBY_SLICE		512u
-#define STANDBY_RESERVE		(64u << 20)
 #define STANDBY_LOAD_MS		60000u
 
 enum standby_state {
@@ -80,26 +73,9 @@ struct standby {
 	char peer[LINK_PEER_LEN];
 
 	struct hello next;	/* of the connected primary until its first epoch */
-	bool have_next;
-	struct hello theirs;	/* what @epochs and @committed belong to */
-	struct target target;
-	uint64_t block_pages[RAMBLOCK_MAX];
-	struct epoch_shape shape;
-	struct epoch_pool *pool;
-	struct epoch *epochs[2];
-	struct epoch *collecting;	/* NULL: both are full */
-	struct epoch *applying;
-	struct epoch *queued;		/* whole, waits for @applying */
-	struct loop_timer apply_timer;
-	uint64_t last_epoch;		/* of this connection */
-	bool synced;			/* a whole live round on this connection */
-
-	struct {
-		bool valid;
-		uint64_t epoch;
-		struct epoch_state state;
-	} committed;
+	struct store store;
 	struct fence fence;
+	uint64_t beat_ns;
 	uint64_t lost_at;
 	uint64_t silence;
 	bool leaving;		/* the goodbye was said */
@@ -122,23 +98,6 @@ static void standby_end(struct standby *s, int code)
 	loop_stop(s->loop);
 }
 
-/* The right to take over ends. */
-static void standby_forget(struct standby *s)
-{
-	s->committed.valid = false;
-	s->committed.epoch = 0;
-}
-
-static void standby_drop_epochs(struct standby *s)
-{
-	loop_timer_cancel(s->loop, &s->apply_timer);
-	epoch_reset(s->epochs[0]);
-	epoch_reset(s->epochs[1]);
-	s->collecting = s->epochs[0];
-	s->applying = NULL;
-	s->queued = NULL;
-}
-
 /*
  * Ends the program. A primary must know that we will not take over before it may
  * go on without us, so it is told and its answer waited for.
@@ -149,7 +108,7 @@ static void standby_leave(struct standby *s, enum frame_bye_reason reason, const
 	struct frame_bye bye = { .reason = reason };
 	uint8_t payload[sizeof(bye) + FRAME_TEXT_MAX];
 
-	standby_forget(s);
+	store_forget(&s->store);
 	s->exit_code = code;
 	if (!s->primary || s->primary->left || s->leaving) {
 		loop_stop(s->loop);
@@ -164,163 +123,53 @@ static void standby_leave(struct standby *s, enum frame_bye_reason reason, const
 }
 
 /* Memory of the VM cannot be written any more: there is no standby then. */
-static void standby_broken(struct standby *s, const struct why *why)
+static void standby_broken(void *arg, const struct why *why)
 {
 	report_error("%s", why->text);
-	loop_timer_cancel(s->loop, &s->apply_timer);
-	standby_leave(s, FRAME_BYE_ERROR, why->text, 1);
+	standby_leave(arg, FRAME_BYE_ERROR, why->text, 1);
 }
 
-static void standby_apply_next(struct standby *s)
-{
-	epoch_reset(s->applying);
-	if (!s->collecting)
-		s->collecting = s->applying;
-	s->applying = s->queued;
-	s->queued = NULL;
-}
-
-static void standby_apply_slice(void *arg)
+static void standby_room(void *arg)
 {
 	struct standby *s = arg;
-	struct why why;
-	int more;
 
-	if (!s->applying)
-		return;
-	more = epoch_apply(s->applying, STANDBY_SLICE, &why);
-	if (more < 0) {
-		standby_broken(s, &why);
-		return;
-	}
-	if (!more) {
-		report_event("applied", "epoch:u", epoch_number(s->applying));
-		standby_apply_next(s);
-		if (s->primary)
-			link_resume(s->primary->link);
-	}
-	if (s->applying)
-		loop_timer_set(s->loop, &s->apply_timer, 0);
-}
-
-static int standby_apply_all(struct standby *s, struct why *why)
-{
-	loop_timer_cancel(s->loop, &s->apply_timer);
-	while (s->applying) {
-		int more = epoch_apply(s->applying, UINT32_MAX, why);
-
-		if (more < 0)
-			return more;
-		standby_apply_next(s);
-	}
-	return 0;
-}
-
-/* A whole, verified, paused epoch. From here on it is what we would run. */
-static void standby_commit(struct standby *s)
-{
-	struct epoch *epoch = s->collecting;
-	bool first = !s->committed.valid;
-
-	epoch_swap_state(epoch, &s->committed.state);
-	s->committed.epoch = epoch_number(epoch);
-	s->committed.valid = true;
-	link_send_copy(s->primary->link, FRAME_ACK, s->committed.epoch, NULL, 0);
-	report_event("committed", "epoch:u pages:u state_bytes:u", s->committed.epoch,
-		     epoch_pages(epoch), (uint64_t)s->committed.state.len);
-	if (first) {
-		standby_set_state(s, STANDBY_READY);
-		report_phase("checkpoint %" PRIu64 " is complete: ready to take over",
-			     s->committed.epoch);
-	}
-	s->collecting = NULL;
-	if (s->applying) {
-		s->queued = epoch;
-	} else {
-		s->applying = epoch;
-		s->collecting = epoch == s->epochs[0] ? s->epochs[1] : s->epochs[0];
-		loop_timer_set(s->loop, &s->apply_timer, 0);
-	}
-}
-
-/* The first epoch of a connection: what was before gives way. */
-static int standby_adopt(struct standby *s, struct why *why)
-{
-	unsigned int i;
-
-	if (s->committed.valid)
-		report_phase("the primary starts over: no complete checkpoint until its first sync is done");
-	standby_forget(s);
-	standby_drop_epochs(s);
-	hello_free(&s->theirs);
-	s->theirs = s->next;
-	s->have_next = false;
-	if (ramblock_alloc_copies(&s->theirs.blocks))
-		return why_set(why, ENOMEM, "no memory for the VM's small RAM blocks");
-	s->target.blocks = &s->theirs.blocks;
-	for (i = 0; i < s->theirs.blocks.nr; i++)
-		s->block_pages[i] = s->theirs.blocks.blocks[i].size / RAMBLOCK_PAGE;
-	s->shape.nr_blocks = s->theirs.blocks.nr;
-	s->shape.max_bytes = s->options->max_epoch;
-	if (!s->shape.max_bytes)
-		s->shape.max_bytes = s->theirs.ram_bytes + s->theirs.ram_bytes / 128 + (64u << 20);
-	standby_set_state(s, STANDBY_SYNCING);
-	report_phase("first sync from %s", s->peer);
-	return 0;
-}
-
-static int standby_begin(struct standby *s, const struct frame *frame, struct why *why)
-{
-	bool live = frame_get_begin(frame).flags & FRAME_BEGIN_LIVE;
-	int err;
-
-	if (frame->epoch <= s->last_epoch)
-		return why_set(why, EPROTO, "it sent an epoch out of order");
-	if (!live && !s->synced)
-		return why_set(why, EPROTO, "it sent a checkpoint before its first sync");
-	if (live && s->committed.valid && s->primary->begun)
-		return why_set(why, EPROTO, "it went back to its first sync");
-	if (!s->primary->begun) {
-		err = standby_adopt(s, why);
-		if (err)
-			return err;
-		s->primary->begun = true;
-		link_watch(s->primary->link, s->options->timeout_ns / 8, s->options->timeout_ns);
-	}
-	s->last_epoch = frame->epoch;
-	return 0;
+	if (s->primary)
+		link_resume(s->primary->link);
 }
 
 /* Returns false where the frame has to wait for room. */
 static bool standby_epoch_frame(struct standby *s, const struct frame *frame)
 {
 	struct link *link = s->primary->link;
+	bool had = s->store.valid;
 	struct why why;
-	int ret;
 
-	if (frame->type == FRAME_EPOCH_BEGIN) {
-		if (!s->collecting && s->primary->begun)
-			return false;
-		ret = standby_begin(s, frame, &why);
-		if (ret)
-			goto fail;
-	}
-	if (!s->primary->begun) {
-		why_set(&why, EPROTO, "it sent %s outside any epoch", frame_name(frame->type));
-		goto fail;
-	}
-	ret = epoch_add(s->collecting, frame, &why);
-	if (ret < 0)
-		goto fail;
-	if (ret && epoch_live(s->collecting)) {
-		s->synced = true;
+	switch (store_frame(&s->store, frame, &s->next, &why)) {
+	case STORE_LATER:
+		return false;
+	case STORE_MORE:
+		if (s->primary->begun)
+			return true;
+		/* Its first epoch: from here on it sends all the time. */
+		s->primary->begun = true;
+		link_watch(link, s->beat_ns, s->options->timeout_ns);
+		standby_set_state(s, STANDBY_SYNCING);
+		report_phase("first sync from %s", s->peer);
+		return true;
+	case STORE_SYNCED:
 		link_send_copy(link, FRAME_ACK, frame->epoch, NULL, 0);
-		epoch_reset(s->collecting);
-	} else if (ret) {
-		standby_commit(s);
+		return true;
+	case STORE_COMMITTED:
+		link_send_copy(link, FRAME_ACK, frame->epoch, NULL, 0);
+		if (had)
+			return true;
+		standby_set_state(s, STANDBY_READY);
+		report_phase("checkpoint %" PRIu64 " is complete: ready to take over",
+			     s->store.number);
+		return true;
+	case STORE_REFUSED:
+		break;
 	}
-	return true;
-fail:
 	link_send_copy(link, FRAME_REFUSE, 0, why.text, strlen(why.text));
 	s->primary->link = NULL;
 	s->silence = 0;
@@ -343,7 +192,6 @@ static void standby_greet(struct standby_visitor *v, const struct frame *frame)
 	struct hello hello;
 	struct why why;
 	char *answer;
-	uint64_t beat;
 
 	if (s->state == STANDBY_PROMOTED) {
 		standby_refuse(v, "this standby was promoted and runs the guest itself");
@@ -370,19 +218,18 @@ static void standby_greet(struct standby_visitor *v, const struct frame *frame)
 		standby_refuse(v, "this standby is out of memory");
 		return;
 	}
-	if (s->have_next)
-		hello_free(&s->next);
+	hello_free(&s->next);
 	s->next = hello;
-	s->have_next = true;
 	s->primary = v;
-	s->last_epoch = 0;
-	s->synced = false;
+	store_connected(&s->store);
 	snprintf(s->peer, sizeof(s->peer), "%s", link_peer(v->link));
 	v->greeted = true;
-	beat = hello.timeout_ms * NSEC_PER_MSEC;
-	if (s->options->timeout_ns < beat)
-		beat = s->options->timeout_ns;
-	link_watch(v->link, beat / 8, STANDBY_PREPARE_NS);
+	/* Often enough for both. */
+	s->beat_ns = hello.timeout_ms * NSEC_PER_MSEC;
+	if (s->options->timeout_ns < s->beat_ns)
+		s->beat_ns = s->options->timeout_ns;
+	s->beat_ns /= 8;
+	link_watch(v->link, s->beat_ns, STANDBY_PREPARE_NS);
 	link_send_copy(v->link, FRAME_ACCEPT, 0, answer, strlen(answer));
 	free(answer);
 	report_phase("primary %s: QEMU %s, %s, %" PRIu64 " vCPUs, %" PRIu64 " MiB", s->peer,
@@ -399,7 +246,7 @@ static void standby_bye(struct standby_visitor *v, const struct frame *frame)
 	char text[FRAME_TEXT_MAX + 1];
 
 	frame_get_text(frame, text, sizeof(text));
-	standby_forget(s);
+	store_forget(&s->store);
 	v->left = true;
 	link_send_copy(v->link, FRAME_BYE_ACK, 0, NULL, 0);
 	standby_set_state(s, STANDBY_WAITING);
@@ -504,14 +351,13 @@ static int standby_promote(struct standby *s, struct why *why)
 	uint64_t t0 = loop_now(), t1, t2, t3;
 	int fd, err;
 
-	loop_timer_cancel(s->loop, &s->apply_timer);
-	report_phase("taking over with checkpoint %" PRIu64, s->committed.epoch);
-	err = standby_apply_all(s, why);
+	report_phase("taking over with checkpoint %" PRIu64, s->store.number);
+	err = store_finish(&s->store, why);
 	if (err)
 		return err;
 	t1 = loop_now();
-	fd = devstate_build(s->theirs.machine, &s->theirs.blocks, s->committed.state.data,
-			    s->committed.state.len, why);
+	fd = devstate_build(s->store.theirs.machine, &s->store.theirs.blocks,
+			    s->store.state.data, s->store.state.len, why);
 	if (fd < 0)
 		return fd;
 	err = devstate_load(s->qmp, fd, STANDBY_LOAD_MS, why);
@@ -534,11 +380,10 @@ static int standby_promote(struct standby *s, struct why *why)
 			     s->silence / NSEC_PER_MSEC, (t0 - s->lost_at) / NSEC_PER_MSEC);
 	report_event("promoted",
 		     "epoch:u detect_us:u fence_us:u apply_us:u load_us:u start_us:u",
-		     s->committed.epoch, s->lost_at ? s->silence / NSEC_PER_USEC : 0,
+		     s->store.number, s->lost_at ? s->silence / NSEC_PER_USEC : 0,
 		     s->lost_at ? (t0 - s->lost_at) / NSEC_PER_USEC : 0,
 		     (t1 - t0) / NSEC_PER_USEC, (t2 - t1) / NSEC_PER_USEC,
 		     (t3 - t2) / NSEC_PER_USEC);
-	standby_drop_epochs(s);
 	/* QEMU serves one client at a time, and it is not needed any more. */
 	qmp_close(s->qmp);
 	s->qmp = NULL;
@@ -564,16 +409,15 @@ static void standby_lost(struct standby *s, const char *why)
 	bool left = s->primary->left;
 
 	s->primary = NULL;
-	if (s->collecting)
-		epoch_reset(s->collecting);
+	store_disconnected(&s->store);
 	if (s->leaving)
 		loop_stop(s->loop);
 	if (left || s->leaving)
 		return;
 	report_warn("lost the primary at %s: %s", s->peer, why);
 	report_event("lost", "peer:s why:s silence_us:u promotable:b", s->peer, why,
-		     s->silence / NSEC_PER_USEC, s->committed.valid);
-	if (!s->committed.valid) {
+		     s->silence / NSEC_PER_USEC, s->store.valid);
+	if (!s->store.valid) {
 		standby_set_state(s, STANDBY_WAITING);
 		report_warn("there was no complete checkpoint yet: waiting for the primary");
 		return;
@@ -590,7 +434,7 @@ static void standby_lost(struct standby *s, const char *why)
 	standby_set_state(s, STANDBY_PAUSED);
 	report_warn("the guest stays paused here at checkpoint %" PRIu64 ": without --fence-command "
 		    "nobody knows whether it still runs there. If you know that it does not: "
-		    "vmrepl-agent promote --vm %d", s->committed.epoch, s->vm.pid);
+		    "vmrepl-agent promote --vm %d", s->store.number, s->vm.pid);
 }
 
 static struct json_object *standby_status(struct standby *s)
@@ -605,14 +449,14 @@ static struct json_object *standby_status(struct standby *s)
 		json_object_object_add(o, "peer", json_object_new_string(s->peer));
 	json_object_object_add(o, "connected", json_object_new_boolean(s->primary != NULL));
 	json_object_object_add(o, "promotable",
-			       json_object_new_boolean(s->committed.valid &&
+			       json_object_new_boolean(s->store.valid &&
 						       s->state != STANDBY_PROMOTED));
-	json_object_object_add(o, "checkpoint", json_object_new_uint64(s->committed.epoch));
-	json_object_object_add(o, "applied", json_object_new_boolean(!s->applying));
+	json_object_object_add(o, "checkpoint", json_object_new_uint64(s->store.number));
+	json_object_object_add(o, "applied", json_object_new_boolean(store_applied(&s->store)));
 	json_object_object_add(o, "fence",
 			       json_object_new_boolean(s->options->fence_command != NULL));
 	json_object_object_add(o, "fence-runs", json_object_new_uint64(fence_runs(&s->fence)));
-	if (!s->committed.valid && s->state != STANDBY_PROMOTED)
+	if (!s->store.valid && s->state != STANDBY_PROMOTED)
 		json_object_object_add(o, "note",
 				       json_object_new_string("no complete checkpoint yet"));
 	return o;
@@ -627,7 +471,7 @@ static struct json_object *standby_promote_asked(struct standby *s)
 	if (s->primary)
 		return control_error("the primary at %s is connected; stop its agent or its host first",
 				     s->peer);
-	if (!s->committed.valid)
+	if (!s->store.valid)
 		return control_error("there is no complete checkpoint yet");
 	if (!fence_stop(&s->fence))
 		return control_error("the fence command is running at this moment; wait for it");
@@ -691,6 +535,10 @@ static int standby_open_vm(struct standby *s, struct why *why)
 	err = procvm_open(&s->vm, s->options->vm, why);
 	if (err)
 		return err;
+	/* Before QMP: another agent holds that, and this tells why. */
+	s->control = control_open(s->loop, s->vm.pid, standby_command, s, why);
+	if (!s->control)
+		return -EBUSY;
 	if (s->options->qmp) {
 		snprintf(path, sizeof(path), "%s", s->options->qmp);
 	} else {
@@ -712,32 +560,6 @@ static int standby_open_vm(struct standby *s, struct why *why)
 	return 0;
 }
 
-static int standby_open_epochs(struct standby *s, struct why *why)
-{
-	bool early = s->options->debug_break == OPTIONS_BREAK_APPLY_EARLY;
-	unsigned int i;
-
-	s->target.vm = s->vm.pid;
-	s->shape.pages = s->block_pages;
-	s->pool = epoch_pool_new(STANDBY_RESERVE);
-	if (!s->pool)
-		return why_set(why, ENOMEM, "no memory for the standby's buffers");
-	for (i = 0; i < 2; i++) {
-		s->epochs[i] = epoch_new(s->pool, &s->shape, target_apply, &s->target, early);
-		if (!s->epochs[i])
-			return why_set(why, ENOMEM, "no memory for the standby's buffers");
-	}
-	s->collecting = s->epochs[0];
-	s->apply_timer.fn = standby_apply_slice;
-	s->apply_timer.arg = s;
-	s->fence.command = s->options->fence_command;
-	s->fence.role = "standby";
-	s->fence.vm = s->vm.pid;
-	s->fence.success = standby_fenced;
-	s->fence.arg = s;
-	return 0;
-}
-
 static void standby_close(struct standby *s)
 {
 	unsigned int i;
@@ -754,13 +576,8 @@ static void standby_close(struct standby *s)
 	loop_cancel(s->loop, s->vm_op);
 	control_close(s->control);
 	stop_close(&s->stop);
-	epoch_free(s->epochs[0]);
-	epoch_free(s->epochs[1]);
-	epoch_pool_free(s->pool);
-	free(s->committed.state.data);
-	hello_free(&s->theirs);
-	if (s->have_next)
-		hello_free(&s->next);
+	store_close(&s->store);
+	hello_free(&s->next);
 	hello_free(&s->ours);
 	qmp_close(s->qmp);
 	procvm_close(&s->vm);
@@ -777,6 +594,16 @@ int standby_run(const struct options *options)
 	s.vm.pidfd = -1;
 	s.stop.fd = -1;
 	s.exit_code = 1;
+	s.store.room = standby_room;
+	s.store.broken = standby_broken;
+	s.store.arg = &s;
+	s.fence.command = options->fence_command;
+	s.fence.role = "standby";
+	s.fence.vm = options->vm;
+	s.fence.success = standby_fenced;
+	s.fence.arg = &s;
+	ramblock_init(&s.next.blocks);
+	ramblock_init(&s.ours.blocks);
 	s.loop = loop_new();
 	if (!s.loop) {
 		report_error("cannot make an io_uring: %s; see the sysctl kernel.io_uring_disabled",
@@ -785,11 +612,9 @@ int standby_run(const struct options *options)
 	}
 	err = standby_open_vm(&s, &why);
 	if (!err)
-		err = standby_open_epochs(&s, &why);
+		err = store_open(&s.store, s.loop, s.vm.pid, options->max_epoch,
+				 options->debug_break == OPTIONS_BREAK_APPLY_EARLY, &why);
 	if (err)
-		goto fail;
-	s.control = control_open(s.loop, s.vm.pid, standby_command, &s, &why);
-	if (!s.control)
 		goto fail;
 	s.door = options->ops->listen(s.loop, &options->addr, standby_accepted, &s, &why);
 	if (!s.door)

@@ -1,0 +1,355 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * protect: the order in a checkpoint is what I1 hangs on. Freeze, then close the
+ * plug's segment, while the guest stands: what it sent before is in this segment
+ * and goes when this epoch is acknowledged, what it sends afterwards is not.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "protect.h"
+#include "report.h"
+
+/* A dirty set this small goes into the first checkpoint. */
+#define PROTECT_SYNCED_PAGES	2048u
+#define PROTECT_ROUNDS		10u
+
+static void protect_checkpoint(struct protect *p);
+
+static void protect_set_phase(struct protect *p, enum protect_phase phase)
+{
+	p->phase = phase;
+	p->phased(p->arg);
+}
+
+static void protect_module_error(struct protect *p, int err)
+{
+	if (err == -ESRCH)
+		p->gone(p->arg, "the process has no VM any more");
+	else if (err == -ESTALE)
+		p->again(p->arg, "a page is in no memory block that is known");
+	else
+		p->again(p->arg, "the module's session is broken");
+}
+
+/* ---- rounds while the guest runs ---- */
+
+static void protect_live_collected(void *arg, int err)
+{
+	struct protect *p = arg;
+
+	if (!err)
+		err = stream_end(p->stream, NULL, 0);
+	if (err) {
+		protect_module_error(p, err);
+		return;
+	}
+	p->epoch.sent = loop_now();
+	p->epoch.waiting = true;
+}
+
+static void protect_begin(struct protect *p, bool live)
+{
+	uint64_t number = p->epoch.number + 1;
+
+	memset(&p->epoch, 0, sizeof(p->epoch));
+	p->epoch.number = number;
+	p->epoch.live = live;
+	p->epoch.started = loop_now();
+}
+
+static void protect_round(struct protect *p)
+{
+	struct why why;
+	int err;
+
+	protect_begin(p, true);
+	p->round++;
+	err = session_freeze(&p->guard->session, p->epoch.number, true, &p->epoch.pages,
+			     &p->epoch.freeze_ns);
+	if (err == -ESTALE) {
+		err = guard_layout(p->guard, &why);
+		if (err) {
+			p->again(p->arg, why.text);
+			return;
+		}
+		err = session_freeze(&p->guard->session, p->epoch.number, true,
+				     &p->epoch.pages, &p->epoch.freeze_ns);
+	}
+	if (err) {
+		protect_module_error(p, err);
+		return;
+	}
+	stream_begin(p->stream, p->link, &p->guard->session, p->guard->blocks,
+		     p->epoch.number, true, p->round == 1);
+	stream_collect(p->stream, protect_live_collected, p);
+}
+
+static void protect_round_acked(struct protect *p)
+{
+	uint64_t pages = p->epoch.pages;
+	bool stuck = p->round > 2 && pages > p->round_pages * 3 / 4;
+
+	report_event("round", "epoch:u round:u pages:u bytes:u ack_us:u", p->epoch.number,
+		     (uint64_t)p->round, pages, stream_totals(p->stream)->bytes,
+		     (loop_now() - p->epoch.started) / NSEC_PER_USEC);
+	if (p->round == 1) {
+		ramblock_free_copies(p->guard->blocks);
+		report_progress_done("first sync", pages);
+	}
+	p->round_pages = pages;
+	if ((pages >= PROTECT_SYNCED_PAGES || p->round == 1) && !stuck &&
+	    p->round < PROTECT_ROUNDS) {
+		protect_round(p);
+		return;
+	}
+	report_phase("first sync done: %u rounds, %" PRIu64 " pages in the last one", p->round,
+		     pages);
+	report_event("synced", "rounds:u pages:u", (uint64_t)p->round, pages);
+	protect_set_phase(p, PROTECT_SECURING);
+	p->last_hold = 0;
+	protect_checkpoint(p);
+}
+
+/* ---- checkpoints ---- */
+
+static void protect_collected(void *arg, int err)
+{
+	struct protect *p = arg;
+
+	p->epoch.collected = loop_now();
+	if (err)
+		protect_module_error(p, err);
+	checkpoint_resume(&p->cp);
+}
+
+/* The guest stands. */
+static void protect_stopped(void *arg)
+{
+	struct protect *p = arg;
+	struct why why;
+	int err;
+
+	if (p->phase == PROTECT_OFF) {
+		checkpoint_resume(&p->cp);
+		return;
+	}
+	p->epoch.stopped = loop_now();
+	err = session_freeze(&p->guard->session, p->epoch.number, false, &p->epoch.pages,
+			     &p->epoch.freeze_ns);
+	if (err) {
+		/*
+		 * The layout can only be read while QEMU answers, which it does
+		 * not now: this checkpoint is given up and taken again at once.
+		 */
+		p->relayout = err == -ESTALE;
+		if (!p->relayout)
+			protect_module_error(p, err);
+		checkpoint_resume(&p->cp);
+		return;
+	}
+	/* Output of this epoch began where the one before was closed. */
+	p->epoch.held_since = p->last_hold ? p->last_hold : loop_now();
+	p->last_hold = loop_now();
+	err = guard_hold(p->guard, &why);
+	if (err) {
+		p->again(p->arg, why.text);
+		checkpoint_resume(&p->cp);
+		return;
+	}
+	if (p->options->debug_break == OPTIONS_BREAK_ACK_EARLY)
+		guard_commit(p->guard, &why);
+	stream_begin(p->stream, p->link, &p->guard->session, p->guard->blocks,
+		     p->epoch.number, false, false);
+	stream_collect(p->stream, protect_collected, p);
+}
+
+/* The guest runs again. */
+static void protect_resumed(void *arg, int err, const struct why *cause)
+{
+	struct protect *p = arg;
+	struct why why;
+
+	if (p->phase == PROTECT_OFF) {
+		p->idle(p->arg);
+		return;
+	}
+	if (err) {
+		p->failed(p->arg, cause->text);
+		return;
+	}
+	if (p->relayout) {
+		p->relayout = false;
+		report_event("layout", "epoch:u", p->epoch.number);
+		if (guard_layout(p->guard, &why))
+			p->again(p->arg, why.text);
+		else
+			protect_checkpoint(p);
+		return;
+	}
+	if (stream_end(p->stream, p->cp.state, p->cp.len)) {
+		p->again(p->arg, "out of memory");
+		return;
+	}
+	/* From its last byte on the standby can run what we have sent. */
+	p->can_promote = true;
+	p->epoch.sent = loop_now();
+	p->epoch.waiting = true;
+	if (checkpoint_arm(&p->cp, &why))
+		p->failed(p->arg, why.text);
+}
+
+static void protect_checkpoint(struct protect *p)
+{
+	struct why why;
+
+	protect_begin(p, false);
+	if (checkpoint_arm(&p->cp, &why) || checkpoint_fire(&p->cp, &why))
+		p->failed(p->arg, why.text);
+}
+
+static void protect_next(void *arg)
+{
+	protect_checkpoint(arg);
+}
+
+static void protect_show(struct protect *p)
+{
+	const struct stream_totals *totals = stream_totals(p->stream);
+	uint64_t now = loop_now();
+
+	p->shown.number = p->epoch.number;
+	p->shown.count++;
+	p->shown.pause_ns = p->cp.pause_ns;
+	p->shown.pages = totals->pages;
+	p->shown.bytes = totals->bytes;
+	p->shown.held_ns = now - p->epoch.held_since;
+	report_event("epoch",
+		     "epoch:u pause_us:u pages:u zero_pages:u bytes:u state_bytes:u stop_us:u freeze_us:u copy_us:u resume_us:u ack_us:u held_us:u",
+		     p->epoch.number, p->shown.pause_ns / NSEC_PER_USEC, totals->pages,
+		     totals->zero_pages, totals->bytes, totals->state_bytes,
+		     (p->epoch.stopped - p->epoch.started) / NSEC_PER_USEC,
+		     p->epoch.freeze_ns / NSEC_PER_USEC,
+		     (p->epoch.collected - p->epoch.stopped) / NSEC_PER_USEC,
+		     (p->epoch.sent - p->epoch.collected) / NSEC_PER_USEC,
+		     (now - p->epoch.sent) / NSEC_PER_USEC, p->shown.held_ns / NSEC_PER_USEC);
+}
+
+bool protect_acked(struct protect *p, uint64_t epoch)
+{
+	uint64_t due, now;
+	struct why why;
+
+	/* An answer to what was given up meanwhile is in order, and void. */
+	if (p->phase == PROTECT_OFF)
+		return true;
+	if (!p->epoch.waiting || epoch != p->epoch.number)
+		return false;
+	p->epoch.waiting = false;
+	if (p->epoch.live) {
+		protect_round_acked(p);
+		return true;
+	}
+	if (guard_commit(p->guard, &why)) {
+		p->again(p->arg, why.text);
+		return true;
+	}
+	protect_show(p);
+	if (p->phase == PROTECT_SECURING) {
+		protect_set_phase(p, PROTECT_ON);
+		loop_timer_set(p->loop, &p->line, NSEC_PER_SEC);
+	}
+	now = loop_now();
+	due = p->epoch.started + p->options->interval_ns;
+	loop_timer_set(p->loop, &p->next, due > now ? due - now : 0);
+	return true;
+}
+
+static void protect_line(void *arg)
+{
+	struct protect *p = arg;
+
+	if (p->phase == PROTECT_SYNCING) {
+		report_progress(p->round == 1 ? "first sync" : "catching up",
+				stream_totals(p->stream)->pages, p->epoch.pages);
+		loop_timer_set(p->loop, &p->line, NSEC_PER_SEC / 10);
+		return;
+	}
+	loop_timer_set(p->loop, &p->line, NSEC_PER_SEC);
+	if (p->phase == PROTECT_ON)
+		report_phase("epoch %" PRIu64 "  pause %.1f ms  dirty %" PRIu64
+			     " pages  sent %" PRIu64 " KiB  output held %.1f ms  (acked)",
+			     p->shown.number, (double)p->shown.pause_ns / 1e6, p->shown.pages,
+			     p->shown.bytes >> 10, (double)p->shown.held_ns / 1e6);
+}
+
+/* ---- beginning and end ---- */
+
+void protect_start(struct protect *p, struct link *link)
+{
+	p->link = link;
+	p->round = 0;
+	p->relayout = false;
+	protect_set_phase(p, PROTECT_SYNCING);
+	loop_timer_set(p->loop, &p->line, NSEC_PER_SEC / 10);
+	protect_round(p);
+}
+
+void protect_halt(struct protect *p)
+{
+	if (p->phase == PROTECT_OFF)
+		return;
+	p->phase = PROTECT_OFF;
+	p->epoch.waiting = false;
+	loop_timer_cancel(p->loop, &p->next);
+	loop_timer_cancel(p->loop, &p->line);
+	stream_abandon(p->stream);
+	checkpoint_resume(&p->cp);
+}
+
+bool protect_busy(const struct protect *p)
+{
+	return checkpoint_busy(&p->cp);
+}
+
+void protect_forget(struct protect *p)
+{
+	checkpoint_forget(&p->cp);
+}
+
+int protect_disarm(struct protect *p, struct why *why)
+{
+	return checkpoint_disarm(&p->cp, why);
+}
+
+void protect_message(struct protect *p, const struct qmp_msg *msg)
+{
+	checkpoint_message(&p->cp, msg);
+}
+
+int protect_open(struct protect *p, const struct options *options, struct loop *loop,
+		 struct qmp *qmp, struct guard *guard, struct why *why)
+{
+	p->options = options;
+	p->loop = loop;
+	p->guard = guard;
+	p->next.fn = protect_next;
+	p->next.arg = p;
+	p->line.fn = protect_line;
+	p->line.arg = p;
+	p->cp.stopped = protect_stopped;
+	p->cp.done = protect_resumed;
+	p->cp.arg = p;
+	p->stream = stream_new(loop);
+	if (!p->stream)
+		return why_set(why, ENOMEM, "out of memory");
+	return checkpoint_open(&p->cp, loop, qmp, why);
+}
+
+void protect_close(struct protect *p)
+{
+	checkpoint_close(&p->cp);
+	stream_free(p->stream);
+	p->stream = NULL;
+}

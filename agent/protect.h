@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * protect: epoch after epoch on one connection, from the first live round to the
+ * loss of it. When to begin and what the end means is the owner's.
+ *
+ *	rounds while the guest runs, until little is left
+ *	--> checkpoints, output held --> the first one acknowledged: protected
+ */
+#ifndef VMREPL_PROTECT_H
+#define VMREPL_PROTECT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "checkpoint.h"
+#include "guard.h"
+#include "link.h"
+#include "options.h"
+#include "stream.h"
+
+enum protect_phase {
+	PROTECT_OFF,
+	PROTECT_SYNCING,	/* live rounds */
+	PROTECT_SECURING,	/* checkpoints, none acknowledged yet */
+	PROTECT_ON,
+};
+
+/**
+ * struct protect - of one VM
+ * @phased:  @phase has changed
+ * @again:   this connection's epochs cannot go on, a new sync can: a sentence
+ * @failed:  protection cannot go on at all: a sentence
+ * @gone:    the VM seems to have ended
+ * @idle:    after protect_halt(): the guest runs, nothing is under way
+ * @arg:     given to all
+ *
+ * Set these before protect_open(). @phase is for reading, and @can_promote: the
+ * standby may hold a checkpoint of ours (the owner clears it when that is over),
+ * and @shown: the last acknowledged epoch. The rest is private.
+ */
+struct protect {
+	void (*phased)(void *arg);
+	void (*again)(void *arg, const char *why);
+	void (*failed)(void *arg, const char *why);
+	void (*gone)(void *arg, const char *why);
+	void (*idle)(void *arg);
+	void *arg;
+
+	enum protect_phase phase;
+	bool can_promote;
+	struct {
+		uint64_t number;
+		uint64_t count;
+		uint64_t pause_ns;
+		uint64_t pages;
+		uint64_t bytes;
+		uint64_t held_ns;
+	} shown;
+
+	const struct options *options;
+	struct loop *loop;
+	struct guard *guard;
+	struct link *link;
+	struct stream *stream;
+	struct checkpoint cp;
+	/* the epoch in flight */
+	struct {
+		uint64_t number;
+		bool live;
+		bool waiting;		/* its END is sent, its ACK is not here */
+		uint64_t pages;
+		uint64_t started;
+		uint64_t stopped;
+		uint64_t collected;
+		uint64_t sent;
+		uint64_t held_since;
+		uint64_t freeze_ns;
+	} epoch;
+	unsigned int round;
+	uint64_t round_pages;
+	uint64_t last_hold;
+	bool relayout;
+	struct loop_timer next;
+	struct loop_timer line;
+};
+
+/* Errors: with a sentence; protect_close() afterwards in any case. */
+int protect_open(struct protect *protect, const struct options *options, struct loop *loop,
+		 struct qmp *qmp, struct guard *guard, struct why *why);
+/* Halted before; the QMP connection is closed. */
+void protect_close(struct protect *protect);
+
+/* Begins with a full sync. The guard is attached, the standby has agreed. */
+void protect_start(struct protect *protect, struct link *link);
+/*
+ * An ACK. False where it does not belong to the epoch in flight.
+ */
+bool protect_acked(struct protect *protect, uint64_t epoch);
+/*
+ * No more epochs on this connection: a guest that stands is let go, what was
+ * collected is forgotten. The link may be dead. @idle comes later where
+ * protect_busy().
+ */
+void protect_halt(struct protect *protect);
+/* Whether a checkpoint is under way in QEMU. */
+bool protect_busy(const struct protect *protect);
+/* QEMU is gone: what is under way will not end. */
+void protect_forget(struct protect *protect);
+/* Frees the QMP connection for other commands. Errors: with a sentence. */
+int protect_disarm(struct protect *protect, struct why *why);
+/* What QEMU said. */
+void protect_message(struct protect *protect, const struct qmp_msg *msg);
+
+#endif /* VMREPL_PROTECT_H */
