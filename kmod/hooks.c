@@ -72,14 +72,21 @@ static void notrace hook_slot(unsigned long ip, unsigned long parent_ip,
 	enum kvm_mr_change change = compat_ftrace_arg(fregs, 3);
 	struct vmrepl_session *s;
 
+	unsigned long start;
+
 	/* Our own arming, or a VMM that turns logging on: nothing is lost. */
 	if (!slot || (change == KVM_MR_FLAGS_ONLY &&
 		      slot->flags & KVM_MEM_LOG_DIRTY_PAGES))
 		return;
 	rcu_read_lock();
 	s = vmrepl_session_by_kvm(kvm);
-	if (s)
+	if (s) {
+		/* No freeze until VMREPL_LAYOUT: the set stays open till then. */
 		WRITE_ONCE(s->stale, true);
+		start = slot->userspace_addr;
+		vmrepl_log_range(s, start, start + (slot->npages << PAGE_SHIFT),
+				 false);
+	}
 	rcu_read_unlock();
 }
 

@@ -69,23 +69,25 @@ void vmrepl_ring_publish(struct vmrepl_ring_mem *r)
 	smp_store_release(&r->mem->head, r->head);
 }
 
+/* Atomic: the worker and whoever breaks the session write different bits. */
+static atomic_t *ring_flags(struct vmrepl_ring_mem *r)
+{
+	return (atomic_t *)&r->mem->flags;
+}
+
 void vmrepl_ring_want_kick(struct vmrepl_ring_mem *r, bool want)
 {
-	u32 flags = READ_ONCE(r->mem->flags);
-
 	if (want)
-		flags |= VMREPL_RING_NEED_KICK;
+		atomic_or(VMREPL_RING_NEED_KICK, ring_flags(r));
 	else
-		flags &= ~VMREPL_RING_NEED_KICK;
-	WRITE_ONCE(r->mem->flags, flags);
+		atomic_andnot(VMREPL_RING_NEED_KICK, ring_flags(r));
 	/* Pairs with the barrier between the agent's tail and its look here. */
-	smp_mb();
+	smp_mb__after_atomic();
 }
 
 void vmrepl_ring_set_broken(struct vmrepl_ring_mem *r)
 {
-	WRITE_ONCE(r->mem->flags,
-		   READ_ONCE(r->mem->flags) | VMREPL_RING_BROKEN);
+	atomic_or(VMREPL_RING_BROKEN, ring_flags(r));
 }
 
 bool vmrepl_ring_readable(struct vmrepl_ring_mem *r)

@@ -55,14 +55,15 @@ void vmrepl_session_break(struct vmrepl_session *s, enum vmrepl_broken why)
 {
 	unsigned int i;
 
+	/* The rings first: who learns of it by poll() finds their flags set. */
+	for (i = 0; i < s->nr_logs; i++)
+		vmrepl_ring_set_broken(&s->logs[i].ring);
 	if (test_and_set_bit(why, &s->broken))
 		return;
 	pr_warn("VM %d: %s; the session is over, attach again\n",
 		s->kvm->userspace_pid, why == VMREPL_BROKEN_RING ?
 		"the agent moved a ring's tail out of range" :
 		"a guest page could not be read");
-	for (i = 0; i < s->nr_logs; i++)
-		vmrepl_ring_set_broken(&s->logs[i].ring);
 	vmrepl_workers_kick(s);
 	wake_up_all(&s->poll_wait);
 }

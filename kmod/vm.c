@@ -54,6 +54,7 @@ static struct file *vm_file_of(pid_t nr, char *why)
 	struct vm_search found = {};
 	struct task_struct *task;
 	struct pid *pid;
+	bool alive;
 
 	pid = find_get_pid(nr);
 	task = get_pid_task(pid, PIDTYPE_TGID);
@@ -62,13 +63,14 @@ static struct file *vm_file_of(pid_t nr, char *why)
 		return ERR_PTR(-ESRCH);
 
 	task_lock(task);
-	if (task->files)
+	alive = task->files;
+	if (alive)
 		iterate_fd(task->files, 0, vm_search_fd, &found);
 	task_unlock(task);
 	put_task_struct(task);
 
 	if (!found.file)
-		return ERR_PTR(-ENOENT);
+		return ERR_PTR(alive ? -ENOENT : -ESRCH);
 	if (found.several) {
 		fput(found.file);
 		snprintf(why, VMREPL_WHY_LEN,
@@ -135,12 +137,14 @@ static int vma_refused(struct mm_struct *mm, unsigned long start,
 	return 0;
 }
 
+/* Caller holds slots_lock. */
 static int slots_refused(struct kvm *kvm, char *why)
 {
 	struct kvm_memory_slot *slot;
 	int as, bkt, err = 0;
 
-	mutex_lock(&kvm->slots_lock);
+	if (!mmget_not_zero(kvm->mm))
+		return -ESRCH;
 	mmap_read_lock(kvm->mm);
 	for (as = 0; as < compat_address_spaces(kvm) && !err; as++) {
 		kvm_for_each_memslot(slot, bkt, __kvm_memslots(kvm, as)) {
@@ -152,7 +156,7 @@ static int slots_refused(struct kvm *kvm, char *why)
 		}
 	}
 	mmap_read_unlock(kvm->mm);
-	mutex_unlock(&kvm->slots_lock);
+	mmput(kvm->mm);
 	return err;
 }
 
@@ -170,10 +174,9 @@ int vmrepl_vm_refused(struct kvm *kvm, char *why)
 			 "the VMM uses KVM's dirty ring; start it without dirty-ring-size");
 		return -EOPNOTSUPP;
 	}
-	if (!mmget_not_zero(kvm->mm))
-		return -ESRCH;
+	mutex_lock(&kvm->slots_lock);
 	err = slots_refused(kvm, why);
-	mmput(kvm->mm);
+	mutex_unlock(&kvm->slots_lock);
 	return err;
 }
 
@@ -290,10 +293,19 @@ static int tell_slots(struct kvm *kvm, struct vmrepl_slot *to, u32 room, u32 *nr
 
 static int take_layout_locked(struct vmrepl_session *s)
 {
+	char why[VMREPL_WHY_LEN];
 	int as, err;
 
 	/* From here on a change makes the layout stale again. */
 	smp_store_mb(s->stale, false);
+
+	/* What came since the attach may be of a kind refused there. */
+	err = slots_refused(s->kvm, why);
+	if (err) {
+		if (err == -EOPNOTSUPP)
+			pr_warn("VM %d: %s\n", s->kvm->userspace_pid, why);
+		return err;
+	}
 
 	for (as = 0; as < compat_address_spaces(s->kvm); as++) {
 		err = cover_slots(s, as);

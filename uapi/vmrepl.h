@@ -117,7 +117,9 @@ struct vmrepl_slot {
  * between, is wholly in the set afterwards.
  *
  * Errors: ENOTCONN (no VM), ESRCH (the VM is gone), ENOSPC (@nr_slots says how
- * many there are; the layout is taken over nevertheless), EOVERFLOW, ENOMEM.
+ * many there are; the layout is taken over nevertheless), EOVERFLOW, ENOMEM,
+ * EOPNOTSUPP (memory has come that cannot be protected, as in VMREPL_ATTACH; the
+ * kernel log says what; no freeze succeeds while it is there).
  */
 struct vmrepl_layout {
 	__u64 slots;
