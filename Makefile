@@ -13,12 +13,10 @@ LAB	:= tools/lab/lab
 SERVICE	?= tools/demo/services/redis
 PREFIX	?= /usr/local
 
-CFLAGS	?= -O2 -g
-TEST_CFLAGS := -std=gnu11 $(CFLAGS) -Wall -Wextra -Werror -D_GNU_SOURCE -Iuapi -Iagent
 
 BUILD_PACKAGES := gcc make pkg-config libc6-dev liburing-dev libmnl-dev \
 	libjson-c-dev libxxhash-dev
-LAB_PACKAGES := gcc-12 libhiredis-dev libelf-dev
+LAB_PACKAGES := gcc-12 libelf-dev
 
 .PHONY: all module agent install clean deps lab-deps lab-build demo check
 
@@ -49,11 +47,7 @@ lab-build: lab-deps
 	@$(MAKE) --no-print-directory module KDIR="$$($(LAB) kernel-build-dir)"
 	@$(MAKE) --no-print-directory agent
 	@$(MAKE) --no-print-directory -C selftests O="$(abspath $(O))"
-	@$(MAKE) --no-print-directory $(patsubst %,$(O)/services/%/client,redis)
-
-$(O)/services/%/client: tools/demo/services/%/client.c
-	@mkdir -p $(@D)
-	$(CC) -std=gnu11 $(CFLAGS) -Wall -Wextra -Werror -D_GNU_SOURCE -o $@ $< -lhiredis
+	@$(MAKE) --no-print-directory -C tools/demo/services/redis O="$(abspath $(O))/services/redis"
 
 demo: lab-build
 	tools/demo/demo $(SERVICE)
