@@ -53,6 +53,18 @@ void *netlink_begin(struct netlink_msg *m, uint16_t type, uint16_t flags, size_t
 	return mnl_nlmsg_put_extra_header(&m->head, size);
 }
 
+struct tcmsg *netlink_tc(struct netlink_msg *m, uint16_t type, uint16_t flags,
+			 unsigned int ifindex, uint32_t handle, uint32_t parent)
+{
+	struct tcmsg *tc = netlink_begin(m, type, flags, sizeof(*tc));
+
+	tc->tcm_family = AF_UNSPEC;
+	tc->tcm_ifindex = (int)ifindex;
+	tc->tcm_handle = handle;
+	tc->tcm_parent = parent;
+	return tc;
+}
+
 /* The kernel's own words in an acknowledgement, or NULL. */
 static const char *ack_text(const struct nlmsghdr *nlh)
 {
@@ -134,6 +146,17 @@ int netlink_ask(struct netlink *nl, struct netlink_msg *m, struct why *why)
 {
 	m->head.nlmsg_flags |= NLM_F_ACK;
 	return exchange(nl, m, NULL, NULL, why);
+}
+
+int netlink_delete(struct netlink *nl, struct netlink_msg *m, bool *did, struct why *why)
+{
+	int ret = netlink_ask(nl, m, why);
+
+	if (ret == -ENOENT || ret == -ENODEV)
+		return 0;
+	if (!ret && did)
+		*did = true;
+	return ret;
 }
 
 int netlink_query(struct netlink *nl, struct netlink_msg *m, mnl_cb_t cb, void *arg,

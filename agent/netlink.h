@@ -8,12 +8,15 @@
 #ifndef AGENT_NETLINK_H
 #define AGENT_NETLINK_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include <libmnl/libmnl.h>
 
 #include "why.h"
+
+struct tcmsg;
 
 #define NETLINK_MSG_MAX	1024
 
@@ -55,12 +58,24 @@ void netlink_close(struct netlink *nl);
 void *netlink_begin(struct netlink_msg *m, uint16_t type, uint16_t flags, size_t size);
 
 /**
+ * netlink_tc - begin a request of traffic control
+ */
+struct tcmsg *netlink_tc(struct netlink_msg *m, uint16_t type, uint16_t flags,
+			 unsigned int ifindex, uint32_t handle, uint32_t parent);
+
+/**
  * netlink_ask - send, wait for the acknowledgement
  *
  * Returns 0 or the kernel's errno, with its own words in @why where it has some;
  * -ETIMEDOUT.
  */
 int netlink_ask(struct netlink *nl, struct netlink_msg *m, struct why *why);
+
+/**
+ * netlink_delete - the same; that the thing is not there is success
+ * @did:	set where it was there; may be NULL
+ */
+int netlink_delete(struct netlink *nl, struct netlink_msg *m, bool *did, struct why *why);
 
 /**
  * netlink_query - the same, with an answer that @cb gets (mnl_cb_t)

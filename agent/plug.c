@@ -6,29 +6,21 @@
  * an alias, and the filter has a handle of its own. So the next start can clean
  * up behind an agent that was killed.
  */
-#include <arpa/inet.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <libmnl/libmnl.h>
 #include <linux/gen_stats.h>
-#include <linux/if_ether.h>
 #include <linux/if_link.h>
-#include <linux/pkt_cls.h>
 #include <linux/pkt_sched.h>
 #include <linux/rtnetlink.h>
-#include <linux/tc_act/tc_mirred.h>
 #include <net/if.h>
 #include <poll.h>
 #include <stdlib.h>
-#include <sys/time.h>
-#include <time.h>
 
+#include "deadline.h"
 #include "netlink.h"
 #include "plug.h"
-
-/* Ours among the filters of a tap's ingress: first, and "vmre". */
-#define FILTER_PRIO	1u
-#define FILTER_HANDLE	0x766d7265u
+#include "redirect.h"
 
 /* Root of the ifb. */
 #define PLUG_HANDLE	TC_H_MAKE(0x766d0000u, 0)
@@ -65,35 +57,13 @@ struct plug {
 	struct netlink_msg query;
 };
 
-static struct tcmsg *tc_msg(struct netlink_msg *m, uint16_t type, uint16_t flags,
-			    unsigned int ifindex, uint32_t handle, uint32_t parent)
-{
-	struct tcmsg *tc = netlink_begin(m, type, flags, sizeof(*tc));
-
-	tc->tcm_family = AF_UNSPEC;
-	tc->tcm_ifindex = (int)ifindex;
-	tc->tcm_handle = handle;
-	tc->tcm_parent = parent;
-	return tc;
-}
-
-static void filter_msg(struct netlink_msg *m, uint16_t type, uint16_t flags,
-		       unsigned int tap_index)
-{
-	struct tcmsg *tc = tc_msg(m, type, flags, tap_index, FILTER_HANDLE,
-				  TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS));
-
-	tc->tcm_info = TC_H_MAKE(FILTER_PRIO << 16, htons(ETH_P_ALL));
-	mnl_attr_put_strz(&m->head, TCA_KIND, "matchall");
-}
-
 /* A message for the plug itself. */
 static void action_msg(struct netlink_msg *m, unsigned int ifb_index, uint16_t flags, int action,
 		       uint32_t limit)
 {
 	struct tc_plug_qopt opt = { .action = action, .limit = limit };
 
-	tc_msg(m, RTM_NEWQDISC, flags, ifb_index, PLUG_HANDLE, TC_H_ROOT);
+	netlink_tc(m, RTM_NEWQDISC, flags, ifb_index, PLUG_HANDLE, TC_H_ROOT);
 	mnl_attr_put_strz(&m->head, TCA_KIND, "plug");
 	mnl_attr_put(&m->head, TCA_OPTIONS, sizeof(opt), &opt);
 }
@@ -163,141 +133,6 @@ static int make_plug(struct plug *p, struct why *why)
 	return ret;
 }
 
-static int make_ingress(struct plug *p, struct why *why)
-{
-	struct netlink_msg m;
-	int ret;
-
-	if (!p->own_ingress)
-		return 0;
-	tc_msg(&m, RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL, p->tap_index,
-	       TC_H_MAKE(TC_H_CLSACT, 0), TC_H_CLSACT);
-	mnl_attr_put_strz(&m.head, TCA_KIND, "clsact");
-	ret = netlink_ask(&p->nl, &m, why);
-	if (ret == -ENOENT)
-		return why_set(why, ENOENT, "the kernel has no clsact qdisc: modprobe sch_ingress");
-	if (ret)
-		why_prefix(why, "cannot open the ingress of tap %s: ", p->tap);
-	return ret;
-}
-
-static int make_filter(struct plug *p, struct why *why)
-{
-	struct tc_mirred mirred = {
-		.action = TC_ACT_STOLEN,
-		.eaction = TCA_EGRESS_REDIR,
-		.ifindex = p->ifb_index,
-	};
-	struct nlattr *opts, *acts, *act, *aopts;
-	struct netlink_msg m;
-	int ret;
-
-	filter_msg(&m, RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_EXCL, p->tap_index);
-	opts = mnl_attr_nest_start(&m.head, TCA_OPTIONS);
-	acts = mnl_attr_nest_start(&m.head, TCA_MATCHALL_ACT);
-	act = mnl_attr_nest_start(&m.head, 1);
-	mnl_attr_put_strz(&m.head, TCA_ACT_KIND, "mirred");
-	aopts = mnl_attr_nest_start(&m.head, TCA_ACT_OPTIONS);
-	mnl_attr_put(&m.head, TCA_MIRRED_PARMS, sizeof(mirred), &mirred);
-	mnl_attr_nest_end(&m.head, aopts);
-	mnl_attr_nest_end(&m.head, act);
-	mnl_attr_nest_end(&m.head, acts);
-	mnl_attr_nest_end(&m.head, opts);
-	ret = netlink_ask(&p->nl, &m, why);
-	if (ret == -ENOENT)
-		return why_set(why, ENOENT, "the kernel has no matchall filter or no mirred action: modprobe cls_matchall act_mirred");
-	if (ret)
-		why_prefix(why, "cannot redirect what comes from tap %s: ", p->tap);
-	return ret;
-}
-
-/* What tc_look() finds on a tap. */
-struct tc_found {
-	unsigned int ifindex;
-	bool ingress;		/* clsact or ingress qdisc */
-	bool ours;		/* our filter */
-	unsigned int others;	/* other filters on ingress */
-};
-
-static int on_qdisc(const struct nlmsghdr *nlh, void *arg)
-{
-	const struct tcmsg *tc = mnl_nlmsg_get_payload(nlh);
-	struct tc_found *found = arg;
-
-	if (nlh->nlmsg_type == RTM_NEWQDISC && (unsigned int)tc->tcm_ifindex == found->ifindex &&
-	    tc->tcm_parent == TC_H_CLSACT)
-		found->ingress = true;
-	return MNL_CB_OK;
-}
-
-static int on_filter(const struct nlmsghdr *nlh, void *arg)
-{
-	const struct tcmsg *tc = mnl_nlmsg_get_payload(nlh);
-	struct tc_found *found = arg;
-
-	/* Each priority also has an entry of its own, without a handle. */
-	if (nlh->nlmsg_type != RTM_NEWTFILTER || !tc->tcm_handle)
-		return MNL_CB_OK;
-	if (tc->tcm_handle == FILTER_HANDLE && TC_H_MAJ(tc->tcm_info) >> 16 == FILTER_PRIO)
-		found->ours = true;
-	else
-		found->others++;
-	return MNL_CB_OK;
-}
-
-static int tc_look(struct netlink *nl, unsigned int ifindex, struct tc_found *found,
-		   struct why *why)
-{
-	struct netlink_msg m;
-	int ret;
-
-	memset(found, 0, sizeof(*found));
-	found->ifindex = ifindex;
-	tc_msg(&m, RTM_GETQDISC, NLM_F_DUMP, ifindex, 0, 0);
-	ret = netlink_dump(nl, &m, on_qdisc, found, why);
-	if (ret || !found->ingress)
-		return ret;
-	tc_msg(&m, RTM_GETTFILTER, NLM_F_DUMP, ifindex, 0,
-	       TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS));
-	return netlink_dump(nl, &m, on_filter, found, why);
-}
-
-/* Deletes something; that it is not there is success, *did says whether it was. */
-static int del_ask(struct netlink *nl, struct netlink_msg *m, bool *did, struct why *why)
-{
-	int ret = netlink_ask(nl, m, why);
-
-	if (ret == -ENOENT || ret == -ENODEV || ret == -EINVAL)
-		return 0;
-	if (!ret && did)
-		*did = true;
-	return ret;
-}
-
-static int del_filter(struct netlink *nl, unsigned int tap_index, bool *did, struct why *why)
-{
-	struct netlink_msg m;
-	int ret;
-
-	filter_msg(&m, RTM_DELTFILTER, 0, tap_index);
-	ret = del_ask(nl, &m, did, why);
-	if (ret)
-		why_prefix(why, "cannot take the redirect away: ");
-	return ret;
-}
-
-static int del_ingress(struct netlink *nl, unsigned int tap_index, struct why *why)
-{
-	struct netlink_msg m;
-	int ret;
-
-	tc_msg(&m, RTM_DELQDISC, 0, tap_index, TC_H_MAKE(TC_H_CLSACT, 0), TC_H_CLSACT);
-	ret = del_ask(nl, &m, NULL, why);
-	if (ret)
-		why_prefix(why, "cannot close the ingress: ");
-	return ret;
-}
-
 static int del_ifb(struct netlink *nl, unsigned int ifb_index, bool *did, struct why *why)
 {
 	struct netlink_msg m;
@@ -305,7 +140,7 @@ static int del_ifb(struct netlink *nl, unsigned int ifb_index, bool *did, struct
 
 	((struct ifinfomsg *)netlink_begin(&m, RTM_DELLINK, 0, sizeof(struct ifinfomsg)))
 		->ifi_index = (int)ifb_index;
-	ret = del_ask(nl, &m, did, why);
+	ret = netlink_delete(nl, &m, did, why);
 	if (ret)
 		why_prefix(why, "cannot delete the ifb: ");
 	return ret;
@@ -319,7 +154,7 @@ static void ifb_name(char *name, unsigned int tap_index)
 struct plug *plug_open(const char *ifname, struct why *why)
 {
 	struct plug *p = calloc(1, sizeof(*p));
-	struct tc_found found;
+	struct redirect_found found;
 	int ret;
 
 	if (!p) {
@@ -337,7 +172,7 @@ struct plug *plug_open(const char *ifname, struct why *why)
 	}
 	snprintf(p->tap, sizeof(p->tap), "%s", ifname);
 	ifb_name(p->ifb, p->tap_index);
-	ret = tc_look(&p->nl, p->tap_index, &found, why);
+	ret = redirect_look(&p->nl, p->tap_index, &found, why);
 	if (ret)
 		goto err_nl;
 	/* What comes back from the ifb passes by every filter of the ingress. */
@@ -359,20 +194,14 @@ struct plug *plug_open(const char *ifname, struct why *why)
 	action_msg(&p->buffer, p->ifb_index, 0, TCQ_PLUG_BUFFER, 0);
 	action_msg(&p->release_one, p->ifb_index, 0, TCQ_PLUG_RELEASE_ONE, 0);
 	action_msg(&p->release_all, p->ifb_index, 0, TCQ_PLUG_RELEASE_INDEFINITE, 0);
-	tc_msg(&p->query, RTM_GETQDISC, 0, p->ifb_index, PLUG_HANDLE, TC_H_ROOT);
+	netlink_tc(&p->query, RTM_GETQDISC, 0, p->ifb_index, PLUG_HANDLE, TC_H_ROOT);
 	ret = make_plug(p, why);
 	if (ret)
 		goto err_ifb;
-	ret = make_ingress(p, why);
+	ret = redirect_put(&p->nl, p->tap_index, p->ifb_index, p->own_ingress, why);
 	if (ret)
 		goto err_ifb;
-	ret = make_filter(p, why);
-	if (ret)
-		goto err_ingress;
 	return p;
-err_ingress:
-	if (p->own_ingress)
-		del_ingress(&p->nl, p->tap_index, NULL);
 err_ifb:
 	if (p->ifb_index)
 		del_ifb(&p->nl, p->ifb_index, NULL, NULL);
@@ -424,18 +253,10 @@ int plug_held(struct plug *p, struct plug_held *held, struct why *why)
 	return ret;
 }
 
-static int64_t now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
-
 /* Waits until an open plug is empty: there is no event for that. */
 static int drain(struct plug *p, struct why *why)
 {
-	int64_t deadline = now_ms() + DRAIN_MS;
+	int64_t deadline = deadline_in(DRAIN_MS);
 	struct plug_held held;
 	int ret;
 
@@ -443,7 +264,7 @@ static int drain(struct plug *p, struct why *why)
 		ret = plug_held(p, &held, why);
 		if (ret || !held.packets)
 			return ret;
-		if (now_ms() >= deadline)
+		if (!deadline_left(deadline))
 			return why_set(why, EAGAIN, "%" PRIu64 " packets do not leave the plug on tap %s",
 				       held.packets, p->tap);
 		poll(NULL, 0, 1);
@@ -524,7 +345,6 @@ static void note(int *first, int ret, struct why *why, const struct why *later)
 
 int plug_close(struct plug *p, bool release, struct why *why)
 {
-	struct tc_found found;
 	struct why later;
 	int first = 0;
 	bool here;
@@ -537,13 +357,9 @@ int plug_close(struct plug *p, bool release, struct why *why)
 		if (!first)
 			note(&first, drain(p, &later), why, &later);
 	}
-	if (here) {
-		note(&first, del_filter(&p->nl, p->tap_index, NULL, &later), why, &later);
-		/* Others may have put filters there since. */
-		if (p->own_ingress && !tc_look(&p->nl, p->tap_index, &found, NULL) &&
-		    !found.others)
-			note(&first, del_ingress(&p->nl, p->tap_index, &later), why, &later);
-	}
+	if (here)
+		note(&first, redirect_remove(&p->nl, p->tap_index, p->own_ingress, NULL, &later),
+		     why, &later);
 	/* What came between the two goes out before the ifb goes. */
 	if (release && !first)
 		note(&first, drain(p, &later), why, &later);
@@ -607,18 +423,12 @@ static int on_link(const struct nlmsghdr *nlh, void *arg)
 static int clean(struct netlink *nl, unsigned int tap_index, const struct ifb_found *ifb,
 		 bool *did, struct why *why)
 {
-	struct tc_found found;
-	int ret;
+	int ret = 0;
 
-	if (tap_index) {
-		ret = tc_look(nl, tap_index, &found, why);
-		if (!ret && found.ours)
-			ret = del_filter(nl, tap_index, did, why);
-		if (!ret && found.ingress && ifb && ifb->own_ingress && !found.others)
-			ret = del_ingress(nl, tap_index, why);
-		if (ret)
-			return ret;
-	}
+	if (tap_index)
+		ret = redirect_remove(nl, tap_index, ifb && ifb->own_ingress, did, why);
+	if (ret)
+		return ret;
 	return ifb ? del_ifb(nl, ifb->index, did, why) : 0;
 }
 

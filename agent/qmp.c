@@ -4,19 +4,15 @@
  * directions; answers carry the id of their command.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/socket.h>
-#include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "deadline.h"
 #include "qmp.h"
-
-/* More than this in one line is not QEMU. */
-#define QMP_LINE_MAX	(64u << 20)
+#include "qmpsocket.h"
 
 enum qmp_armed {
 	QMP_IDLE,
@@ -25,7 +21,7 @@ enum qmp_armed {
 };
 
 struct qmp {
-	int fd;
+	struct qmpsocket sock;
 	bool broken;
 	unsigned int timeout_ms;
 	char version[32];
@@ -33,111 +29,24 @@ struct qmp {
 	enum qmp_armed armed;
 	int64_t armed_id;
 	int64_t next_id;
-	struct json_tokener *tok;
 	struct json_object *events;	/* array, queued */
 	size_t first_event;
-	char *buf;			/* bytes off..len are not parsed yet */
-	size_t off, len, room;
-	size_t scanned;			/* no newline in off..scanned */
 };
-
-static int64_t now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
-
-/* Waits for events on fd until the deadline: 0, or -ETIMEDOUT. */
-static int wait_fd(int fd, short events, int64_t deadline)
-{
-	struct pollfd pfd = { .fd = fd, .events = events };
-	int64_t left;
-	int ret;
-
-	do {
-		left = deadline - now_ms();
-		if (left < 0)
-			left = 0;
-		ret = poll(&pfd, 1, (int)left);
-	} while (ret < 0 && errno == EINTR);
-	if (ret < 0)
-		return -errno;
-	return ret ? 0 : -ETIMEDOUT;
-}
-
-static int connect_name(int fd, const char *path)
-{
-	struct sockaddr_un sun = { .sun_family = AF_UNIX };
-	size_t n = strlen(path);
-	int ref, ret;
-
-	if (path[0] == '@') {
-		if (n > sizeof(sun.sun_path))
-			return -ENAMETOOLONG;
-		memcpy(sun.sun_path + 1, path + 1, n - 1);
-		ret = connect(fd, (struct sockaddr *)&sun,
-			      offsetof(struct sockaddr_un, sun_path) + n);
-		return ret ? -errno : 0;
-	}
-	/* By a reference to the file: its path may be longer than sun_path. */
-	ref = open(path, O_PATH | O_CLOEXEC);
-	if (ref < 0)
-		return -errno;
-	snprintf(sun.sun_path, sizeof(sun.sun_path), "/proc/self/fd/%d", ref);
-	ret = connect(fd, (struct sockaddr *)&sun, sizeof(sun)) ? -errno : 0;
-	close(ref);
-	return ret;
-}
-
-/* Returns a connected, non-blocking socket. */
-static int connect_path(const char *path, unsigned int timeout_ms)
-{
-	struct timeval tv = {
-		.tv_sec = timeout_ms / 1000,
-		.tv_usec = timeout_ms % 1000 * 1000,
-	};
-	int fd, ret;
-
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return -errno;
-	/* connect() waits while the backlog is full, bounded by this. */
-	if (setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv))) {
-		ret = -errno;
-		goto err;
-	}
-	ret = connect_name(fd, path);
-	if (ret) {
-		if (ret == -EAGAIN)
-			ret = -ETIMEDOUT;
-		goto err;
-	}
-	if (fcntl(fd, F_SETFL, O_NONBLOCK)) {
-		ret = -errno;
-		goto err;
-	}
-	return fd;
-err:
-	close(fd);
-	return ret;
-}
 
 int qmp_greets(const char *path, unsigned int timeout_ms)
 {
 	static const char head[] = "{\"QMP\":";
-	int64_t deadline = now_ms() + timeout_ms;
+	int64_t deadline = deadline_in(timeout_ms);
 	char buf[64];
 	size_t n = 0, used = 0;
 	ssize_t got;
 	int fd, ret;
 
-	fd = connect_path(path, timeout_ms);
+	fd = qmpsocket_connect(path, timeout_ms);
 	if (fd < 0)
 		return fd;
 	for (;;) {
-		ret = wait_fd(fd, POLLIN, deadline);
+		ret = qmpsocket_wait(fd, POLLIN, deadline);
 		if (ret)
 			break;
 		got = recv(fd, buf + n, sizeof(buf) - n, 0);
@@ -181,132 +90,19 @@ static int broken(struct qmp *q, int err, struct why *why)
 	}
 }
 
-/* Reads what is there; 0 something came, -EAGAIN nothing, -EPIPE, -ENOMEM. */
-static int read_more(struct qmp *q)
-{
-	ssize_t got;
-
-	if (q->off) {
-		memmove(q->buf, q->buf + q->off, q->len - q->off);
-		q->len -= q->off;
-		q->scanned -= q->off;
-		q->off = 0;
-	}
-	if (q->len == q->room) {
-		size_t room = q->room * 2;
-		char *buf;
-
-		if (room > QMP_LINE_MAX)
-			return -EPROTO;
-		buf = realloc(q->buf, room);
-		if (!buf)
-			return -ENOMEM;
-		q->buf = buf;
-		q->room = room;
-	}
-	do {
-		got = recv(q->fd, q->buf + q->len, q->room - q->len, 0);
-	} while (got < 0 && errno == EINTR);
-	if (got < 0)
-		return errno == EAGAIN ? -EAGAIN : -EPIPE;
-	if (!got)
-		return -EPIPE;
-	q->len += got;
-	return 0;
-}
-
-/* The next whole line as an object: 1 and *msg, 0 none yet, -EPROTO. */
-static int next_line(struct qmp *q, struct json_object **msg)
-{
-	char *nl, *line;
-	size_t n;
-
-	for (;;) {
-		nl = memchr(q->buf + q->scanned, '\n', q->len - q->scanned);
-		if (!nl) {
-			q->scanned = q->len;
-			return 0;
-		}
-		line = q->buf + q->off;
-		n = nl - line;
-		q->off += n + 1;
-		q->scanned = q->off;
-		while (n && (line[n - 1] == '\r' || line[n - 1] == ' '))
-			n--;
-		if (n)
-			break;
-	}
-	json_tokener_reset(q->tok);
-	*nl = '\0';
-	line[n] = '\0';
-	*msg = json_tokener_parse_ex(q->tok, line, (int)n + 1);
-	if (!*msg || !json_object_is_type(*msg, json_type_object)) {
-		json_object_put(*msg);
-		return -EPROTO;
-	}
-	return 1;
-}
-
 /* The next message, waited for until the deadline. */
 static int wait_msg(struct qmp *q, struct json_object **msg, int64_t deadline, struct why *why)
 {
-	int ret;
+	int ret = qmpsocket_next_wait(&q->sock, msg, deadline);
 
-	for (;;) {
-		ret = next_line(q, msg);
-		if (ret > 0)
-			return 0;
-		if (ret < 0)
-			return broken(q, EPROTO, why);
-		ret = read_more(q);
-		if (ret == -EAGAIN)
-			ret = wait_fd(q->fd, POLLIN, deadline);
-		if (ret)
-			return broken(q, -ret, why);
-	}
+	return ret ? broken(q, -ret, why) : 0;
 }
 
 static int send_all(struct qmp *q, const char *buf, size_t len, int passed, struct why *why)
 {
-	union {
-		struct cmsghdr head;
-		char room[CMSG_SPACE(sizeof(int))];
-	} ctl = { 0 };
-	int64_t deadline = now_ms() + q->timeout_ms;
-	struct iovec iov;
-	struct msghdr mh;
-	struct cmsghdr *c;
-	ssize_t sent;
-	int ret;
+	int ret = qmpsocket_send(&q->sock, buf, len, passed, deadline_in(q->timeout_ms));
 
-	while (len) {
-		iov = (struct iovec){ .iov_base = (void *)buf, .iov_len = len };
-		mh = (struct msghdr){ .msg_iov = &iov, .msg_iovlen = 1 };
-		if (passed >= 0) {
-			mh.msg_control = &ctl;
-			mh.msg_controllen = sizeof(ctl);
-			c = CMSG_FIRSTHDR(&mh);
-			c->cmsg_level = SOL_SOCKET;
-			c->cmsg_type = SCM_RIGHTS;
-			c->cmsg_len = CMSG_LEN(sizeof(int));
-			memcpy(CMSG_DATA(c), &passed, sizeof(int));
-		}
-		sent = sendmsg(q->fd, &mh, MSG_NOSIGNAL | MSG_DONTWAIT);
-		if (sent < 0 && errno == EINTR)
-			continue;
-		if (sent < 0 && errno == EAGAIN) {
-			ret = wait_fd(q->fd, POLLOUT, deadline);
-			if (ret)
-				return broken(q, -ret, why);
-			continue;
-		}
-		if (sent < 0)
-			return broken(q, EPIPE, why);
-		passed = -1;
-		buf += sent;
-		len -= sent;
-	}
-	return 0;
+	return ret ? broken(q, -ret, why) : 0;
 }
 
 /* {"execute":name,"arguments":args,"id":id}; takes args over. */
@@ -410,7 +206,7 @@ int qmp_command_fd(struct qmp *q, const char *name, struct json_object *args, in
 	if (ret)
 		return ret;
 
-	ret = wait_answer(q, id, now_ms() + q->timeout_ms, &msg, why);
+	ret = wait_answer(q, id, deadline_in(q->timeout_ms), &msg, why);
 	if (ret)
 		return ret;
 	text = error_text(msg, &class);
@@ -429,14 +225,37 @@ int qmp_command(struct qmp *q, const char *name, struct json_object *args,
 	return qmp_command_fd(q, name, args, -1, ret, why);
 }
 
+struct json_object *qmp_args(const char *key, const char *value)
+{
+	struct json_object *args = json_object_new_object();
+
+	json_object_object_add(args, key, json_object_new_string(value));
+	return args;
+}
+
+int qmp_query_string(struct qmp *q, const char *command, const char *key, char *text,
+		     size_t size, struct why *why)
+{
+	struct json_object *ret, *o;
+	int err;
+
+	text[0] = '\0';
+	err = qmp_command(q, command, NULL, &ret, why);
+	if (err)
+		return err;
+	if (json_object_object_get_ex(ret, key, &o))
+		snprintf(text, size, "%s", json_object_get_string(o));
+	json_object_put(ret);
+	return 0;
+}
+
 int qmp_hmp(struct qmp *q, const char *line, char **text, struct why *why)
 {
-	struct json_object *args = json_object_new_object(), *o;
+	struct json_object *o;
 	int ret;
 
 	*text = NULL;
-	json_object_object_add(args, "command-line", json_object_new_string(line));
-	ret = qmp_command(q, "human-monitor-command", args, &o, why);
+	ret = qmp_command(q, "human-monitor-command", qmp_args("command-line", line), &o, why);
 	if (ret)
 		return ret;
 	*text = strdup(o ? json_object_get_string(o) : "");
@@ -461,7 +280,7 @@ struct json_object *qmp_next_event(struct qmp *q)
 int qmp_wait_event(struct qmp *q, const char *name, unsigned int timeout_ms,
 		   struct json_object **ev, struct why *why)
 {
-	int64_t deadline = now_ms() + timeout_ms;
+	int64_t deadline = deadline_in(timeout_ms);
 	struct json_object *msg;
 	const char *is;
 	size_t i;
@@ -479,21 +298,11 @@ int qmp_wait_event(struct qmp *q, const char *name, unsigned int timeout_ms,
 	if (q->broken)
 		return why_set(why, EPIPE, "the QMP connection was lost");
 	for (;;) {
-		ret = next_line(q, &msg);
-		if (!ret) {
-			ret = read_more(q);
-			if (ret == -EAGAIN) {
-				ret = wait_fd(q->fd, POLLIN, deadline);
-				if (ret == -ETIMEDOUT)
-					return why_set(why, ETIMEDOUT,
-						       "QEMU did not say %s within %u ms",
-						       name, timeout_ms);
-			}
-			if (ret)
-				return broken(q, -ret, why);
-			continue;
-		}
-		if (ret < 0)
+		ret = qmpsocket_next_wait(&q->sock, &msg, deadline);
+		if (ret == -ETIMEDOUT)
+			return why_set(why, ETIMEDOUT, "QEMU did not say %s within %u ms", name,
+				       timeout_ms);
+		if (ret)
 			return broken(q, -ret, why);
 		if (is_event(msg, &is)) {
 			if (!strcmp(is, name))
@@ -543,7 +352,7 @@ int qmp_fire(struct qmp *q)
 	if (q->broken)
 		return -EPIPE;
 	do {
-		sent = send(q->fd, "}", 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+		sent = send(q->sock.fd, "}", 1, MSG_NOSIGNAL | MSG_DONTWAIT);
 	} while (sent < 0 && errno == EINTR);
 	if (sent < 0)
 		return errno == EAGAIN ? -EAGAIN : -EPIPE;
@@ -553,7 +362,7 @@ int qmp_fire(struct qmp *q)
 
 int qmp_disarm(struct qmp *q, struct why *why)
 {
-	int64_t deadline = now_ms() + q->timeout_ms;
+	int64_t deadline = deadline_in(q->timeout_ms);
 	struct json_object *msg;
 	int ret;
 
@@ -586,7 +395,7 @@ bool qmp_busy(const struct qmp *q)
 
 int qmp_fd(const struct qmp *q)
 {
-	return q->fd;
+	return q->sock.fd;
 }
 
 int qmp_pump(struct qmp *q, struct qmp_msg *msg, struct why *why)
@@ -600,17 +409,11 @@ int qmp_pump(struct qmp *q, struct qmp_msg *msg, struct why *why)
 	while (!o) {
 		if (q->broken)
 			return why_set(why, EPIPE, "the QMP connection was lost");
-		ret = next_line(q, &o);
-		if (!ret) {
-			ret = read_more(q);
-			if (ret == -EAGAIN)
-				return 0;
-			if (ret)
-				return broken(q, -ret, why);
-			continue;
-		}
+		ret = qmpsocket_next(&q->sock, &o);
+		if (!ret)
+			return 0;
 		if (ret < 0)
-			return broken(q, EPROTO, why);
+			return broken(q, -ret, why);
 		if (is_event(o, NULL))
 			break;
 		if (q->armed == QMP_FIRED && answers(o, q->armed_id))
@@ -665,7 +468,7 @@ static int greeting(struct qmp *q, struct why *why)
 	struct json_object *msg, *o, *v;
 	int micro = 0, ret;
 
-	ret = wait_msg(q, &msg, now_ms() + q->timeout_ms, why);
+	ret = wait_msg(q, &msg, deadline_in(q->timeout_ms), why);
 	if (ret == -ETIMEDOUT)
 		return why_set(why, ETIMEDOUT,
 			       "QEMU's QMP socket does not greet: another client may hold it; "
@@ -700,21 +503,17 @@ struct qmp *qmp_open(const char *path, unsigned int timeout_ms, struct why *why)
 
 	if (!q)
 		goto nomem;
-	q->fd = -1;
+	q->sock.fd = -1;
 	q->timeout_ms = timeout_ms;
 	q->next_id = 1;
-	q->room = 16384;
-	q->buf = malloc(q->room);
-	q->tok = json_tokener_new();
 	q->events = json_object_new_array();
-	if (!q->buf || !q->tok || !q->events)
+	if (!q->events)
 		goto nomem;
-	ret = connect_path(path, timeout_ms);
+	ret = qmpsocket_open(&q->sock, path, timeout_ms);
 	if (ret < 0) {
 		why_set(why, -ret, "cannot connect: %s", strerror(-ret));
 		goto err;
 	}
-	q->fd = ret;
 	ret = greeting(q, why);
 	if (ret)
 		goto err;
@@ -732,11 +531,7 @@ void qmp_close(struct qmp *q)
 {
 	if (!q)
 		return;
-	if (q->fd >= 0)
-		close(q->fd);
+	qmpsocket_close(&q->sock);
 	json_object_put(q->events);
-	if (q->tok)
-		json_tokener_free(q->tok);
-	free(q->buf);
 	free(q);
 }

@@ -92,6 +92,18 @@ int qmp_command_fd(struct qmp *q, const char *name, struct json_object *args, in
 		   struct json_object **ret, struct why *why);
 
 /**
+ * qmp_args - an object with one string in it, for qmp_command()
+ */
+struct json_object *qmp_args(const char *key, const char *value);
+
+/**
+ * qmp_query_string - a string member of what a command returns
+ * @text:	gets it, cut; empty where there is no such member
+ */
+int qmp_query_string(struct qmp *q, const char *command, const char *key, char *text,
+		     size_t size, struct why *why);
+
+/**
  * qmp_hmp - a line for the human monitor
  * @text:	gets what it printed, to be freed; where it is an error text only
  *		the caller can know

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "mtree.h"
 #include "ramblock.h"
 #include "vmrepl.h"
 
@@ -141,24 +142,6 @@ void ramblock_free_copies(struct ramblock_table *t)
 		ramblock_free_copy(&t->blocks[i]);
 }
 
-/* The next line of *text without its end in buf; false where there is none. */
-static bool next_line(const char **text, char *buf, size_t size)
-{
-	const char *p = *text;
-	size_t n, copied;
-
-	if (!*p)
-		return false;
-	n = strcspn(p, "\n");
-	*text = p + n + (p[n] == '\n');
-	while (n && p[n - 1] == '\r')
-		n--;
-	copied = n < size ? n : size - 1;
-	memcpy(buf, p, copied);
-	buf[copied] = '\0';
-	return true;
-}
-
 /*
  * One line of `info ramblock`:
  *	"  NAME   4 KiB  0xOFFSET 0xUSED 0xTOTAL [0xHVA rw|ro]"
@@ -203,9 +186,9 @@ int ramblock_parse_blocks(struct ramblock_table *t, const char *text, struct why
 	uint64_t used, total, hva;
 	int ret;
 
-	if (!next_line(&text, line, sizeof(line)) || !strstr(line, "Block Name"))
+	if (!mtree_line(&text, line, sizeof(line)) || !strstr(line, "Block Name"))
 		return why_set(why, EPROTO, "QEMU's list of RAM blocks is not understood");
-	while (next_line(&text, line, sizeof(line))) {
+	while (mtree_line(&text, line, sizeof(line))) {
 		if (!line[strspn(line, " ")])
 			continue;
 		if (parse_block_line(line, name, sizeof(name), &used, &total, &hva))
@@ -266,20 +249,6 @@ static int read_memdevs(struct ramblock_table *t, struct qmp *q, struct why *why
 	return 0;
 }
 
-static int read_maps(struct qmp *q, struct ramblock_map **maps, unsigned int *nr,
-		     struct why *why)
-{
-	char *text;
-	int ret;
-
-	ret = qmp_hmp(q, "info mtree -f -o", &text, why);
-	if (ret)
-		return ret;
-	ret = ramblock_parse_mtree(text, maps, nr, why);
-	free(text);
-	return ret;
-}
-
 /* Asks QEMU where a guest physical address is in its memory. */
 static int gpa_to_hva(struct qmp *q, uint64_t gpa, uint64_t *hva, struct why *why)
 {
@@ -310,33 +279,35 @@ static bool named(const struct ramblock *b, const char *region)
 
 static int place_big(struct ramblock_table *t, struct qmp *q, struct why *why)
 {
-	struct ramblock_map *maps;
-	unsigned int nr, i, m;
+	const struct mtree_map *map;
+	struct mtree tree;
 	struct ramblock *b;
+	unsigned int i, m;
 	uint64_t hva;
 	int ret;
 
-	ret = read_maps(q, &maps, &nr, why);
+	ret = mtree_read(&tree, q, why);
 	if (ret)
 		return ret;
 	for (i = 0; i < t->nr; i++) {
 		b = &t->blocks[i];
 		if (!b->big || b->hva)
 			continue;
-		for (m = 0; m < nr; m++)
-			if (!maps[m].smm && named(b, maps[m].name))
+		for (m = 0; m < tree.nr; m++)
+			if (!tree.maps[m].smm && named(b, tree.maps[m].name))
 				break;
-		if (m == nr) {
+		if (m == tree.nr) {
 			ret = why_set(why, ENOENT, "the guest does not see memory backend %s: cannot find it in QEMU",
 				      b->name);
 			break;
 		}
-		ret = gpa_to_hva(q, maps[m].start, &hva, why);
+		map = &tree.maps[m];
+		ret = gpa_to_hva(q, map->start, &hva, why);
 		if (ret)
 			break;
-		b->hva = hva - maps[m].offset;
+		b->hva = hva - map->offset;
 	}
-	free(maps);
+	mtree_free(&tree);
 	return ret;
 }
 
@@ -371,107 +342,6 @@ err:
 	return ret;
 }
 
-/*
- * A line of a flat view:
- *	"  START-LAST (prio 0, ram): NAME [@OFFSET] [owner:{...}|parent:{...}] [KVM]"
- * with 16 hex digits. Only what has memory behind it is kept: 1, else 0.
- */
-static int parse_map_line(char *line, struct ramblock_map *map)
-{
-	char *kind, *p, *end;
-	int n = 0;
-
-	memset(map, 0, sizeof(*map));
-	if (sscanf(line, " %16" SCNx64 "-%16" SCNx64 " (prio %*d, %n", &map->start, &map->last,
-		   &n) < 2 || !n)
-		return -EPROTO;
-	kind = line + n;
-	p = strstr(kind, "): ");
-	if (!p || map->last < map->start)
-		return -EPROTO;
-	*p = '\0';
-	if (!strncmp(kind, "nv-", 3))
-		kind += 3;
-	if (strcmp(kind, "ram") && strcmp(kind, "rom") && strcmp(kind, "romd") &&
-	    strcmp(kind, "ramd"))
-		return 0;
-	p += 3;
-
-	end = strstr(p, " owner:{");
-	if (!end)
-		end = strstr(p, " parent:{");
-	if (end) {
-		snprintf(map->owner, sizeof(map->owner), "%s", strchr(end, '{') + 1);
-		map->owner[strcspn(map->owner, "}")] = '\0';
-		*end = '\0';
-	} else {
-		n = (int)strlen(p);
-		if (n > 4 && !strcmp(p + n - 4, " KVM"))
-			p[n - 4] = '\0';
-	}
-	end = strstr(p, " @");
-	if (end && strspn(end + 2, "0123456789abcdef") == 16) {
-		map->offset = strtoull(end + 2, NULL, 16);
-		*end = '\0';
-	}
-	if (strlen(p) >= sizeof(map->name))
-		return -EPROTO;
-	strcpy(map->name, p);
-	return 1;
-}
-
-int ramblock_parse_mtree(const char *text, struct ramblock_map **maps, unsigned int *nr,
-			 struct why *why)
-{
-	struct ramblock_map map, *more;
-	bool memory = false, smm = false, seen = false;
-	char line[2048];
-	int ret;
-
-	*maps = NULL;
-	*nr = 0;
-	while (next_line(&text, line, sizeof(line))) {
-		if (!strncmp(line, "FlatView #", 10)) {
-			memory = smm = false;
-			continue;
-		}
-		if (!strncmp(line, " AS \"", 5)) {
-			if (!strncmp(line + 5, "memory\",", 8))
-				memory = seen = true;
-			if (!strncmp(line + 5, "cpu-smm-", 8) ||
-			    !strncmp(line + 5, "KVM-SMRAM\"", 10))
-				smm = true;
-			continue;
-		}
-		if ((!memory && !smm) || strncmp(line, "  0", 3) ||
-		    !strchr("0123456789abcdef", line[3]))
-			continue;
-		ret = parse_map_line(line, &map);
-		if (ret < 0)
-			goto bad;
-		if (!ret)
-			continue;
-		map.smm = !memory;
-		more = realloc(*maps, (*nr + 1) * sizeof(map));
-		if (!more) {
-			ret = why_set(why, ENOMEM, "out of memory");
-			goto err;
-		}
-		*maps = more;
-		more[(*nr)++] = map;
-	}
-	if (seen && *nr)
-		return 0;
-	line[0] = '\0';
-bad:
-	ret = why_set(why, EPROTO, "QEMU's memory tree is not understood: %.100s", line);
-err:
-	free(*maps);
-	*maps = NULL;
-	*nr = 0;
-	return ret;
-}
-
 /* The one block that a region may be: index, -ENOENT, or -ENOTUNIQ. */
 static int block_of(const struct ramblock_table *t, const char *region)
 {
@@ -494,7 +364,7 @@ static int block_of(const struct ramblock_table *t, const char *region)
  * with the device's PCI address, and the region's owner knows its own.
  */
 static void name_by_owner(const struct ramblock_table *t, struct qmp *q,
-			  struct ramblock_map *map)
+			  struct mtree_map *map)
 {
 	struct json_object *args, *o;
 	char path[RAMBLOCK_NAME_LEN + 32];
@@ -542,21 +412,21 @@ static bool slot_placed(struct ramblock_table *t, const struct vmrepl_slot *slot
 	       ramblock_find(t, slot->hva + slot->bytes - 1, &last, &page) && block == last;
 }
 
-static int place_slot(struct ramblock_table *t, const struct ramblock_map *maps,
-		      unsigned int nr_maps, const struct vmrepl_slot *slot, struct why *why)
+static int place_slot(struct ramblock_table *t, const struct mtree *tree,
+		      const struct vmrepl_slot *slot, struct why *why)
 {
-	const struct ramblock_map *map;
+	const struct mtree_map *map = NULL;
+	unsigned int nr = tree ? tree->nr : 0, m;
 	uint64_t offset;
-	unsigned int m;
 	int i;
 
-	for (m = 0; m < nr_maps; m++) {
-		map = &maps[m];
+	for (m = 0; m < nr; m++) {
+		map = &tree->maps[m];
 		if (map->smm == !!slot->as_id && slot->gpa >= map->start &&
 		    slot->gpa <= map->last && slot->bytes - 1 <= map->last - slot->gpa)
 			break;
 	}
-	if (m == nr_maps)
+	if (m == nr)
 		return why_set(why, ESTALE, "memory at guest address 0x%llx is not in QEMU's memory tree",
 			       (unsigned long long)slot->gpa);
 	i = block_of(t, map->name);
@@ -579,9 +449,8 @@ static int place_slot(struct ramblock_table *t, const struct ramblock_map *maps,
 	return 0;
 }
 
-int ramblock_place_maps(struct ramblock_table *t, const struct ramblock_map *maps,
-			unsigned int nr_maps, const struct vmrepl_slot *slots,
-			unsigned int nr_slots, struct why *why)
+int ramblock_place_tree(struct ramblock_table *t, const struct mtree *tree,
+			const struct vmrepl_slot *slots, unsigned int nr_slots, struct why *why)
 {
 	int ret;
 
@@ -590,7 +459,7 @@ int ramblock_place_maps(struct ramblock_table *t, const struct ramblock_map *map
 		for (unsigned int i = 0; i < nr_slots; i++) {
 			if (!!slots[i].as_id != as || !slots[i].bytes || slot_placed(t, &slots[i]))
 				continue;
-			ret = place_slot(t, maps, nr_maps, &slots[i], why);
+			ret = place_slot(t, tree, &slots[i], why);
 			if (ret)
 				return ret;
 		}
@@ -601,8 +470,7 @@ int ramblock_place_maps(struct ramblock_table *t, const struct ramblock_map *map
 int ramblock_place(struct ramblock_table *t, struct qmp *q, const struct vmrepl_slot *slots,
 		   unsigned int nr, struct why *why)
 {
-	struct ramblock_map *maps;
-	unsigned int nr_maps;
+	struct mtree tree;
 	bool all = true;
 	int ret;
 
@@ -611,14 +479,14 @@ int ramblock_place(struct ramblock_table *t, struct qmp *q, const struct vmrepl_
 			all = false;
 	if (all)
 		return 0;
-	ret = read_maps(q, &maps, &nr_maps, why);
+	ret = mtree_read(&tree, q, why);
 	if (ret)
 		return ret;
-	for (unsigned int m = 0; m < nr_maps; m++)
-		if (block_of(t, maps[m].name) == -ENOTUNIQ)
-			name_by_owner(t, q, &maps[m]);
-	ret = ramblock_place_maps(t, maps, nr_maps, slots, nr, why);
-	free(maps);
+	for (unsigned int m = 0; m < tree.nr; m++)
+		if (block_of(t, tree.maps[m].name) == -ENOTUNIQ)
+			name_by_owner(t, q, &tree.maps[m]);
+	ret = ramblock_place_tree(t, &tree, slots, nr, why);
+	mtree_free(&tree);
 	return ret;
 }
 

@@ -20,6 +20,7 @@
 #include "qmp.h"
 #include "why.h"
 
+struct mtree;
 struct vmrepl_slot;
 
 #define RAMBLOCK_NAME_LEN	256
@@ -144,43 +145,15 @@ void ramblock_free_copy(struct ramblock *b);
 void ramblock_free_copies(struct ramblock_table *t);
 
 /*
- * The parsers behind it, for tests: texts as the human monitor prints them.
+ * The parts behind it, for tests: a text as the human monitor prints it.
  */
 int ramblock_parse_blocks(struct ramblock_table *t, const char *text, struct why *why);
 
 /**
- * struct ramblock_map - one line of `info mtree -f`: gpa -> region + offset
- * @start:	first guest physical address
- * @last:	last one
- * @offset:	offset of @start in the region
- * @smm:	in the view of SMM, not in that of system memory
- * @name:	region's name (not the block's: PCI blocks have a longer one)
- * @owner:	what `-o` says of the owner, or empty
+ * ramblock_place_tree - the part of ramblock_place() after the text was read
+ * @tree:	may be NULL where no slot needs it
  */
-struct ramblock_map {
-	uint64_t start;
-	uint64_t last;
-	uint64_t offset;
-	bool smm;
-	char name[RAMBLOCK_NAME_LEN];
-	char owner[RAMBLOCK_NAME_LEN];
-};
-
-/**
- * ramblock_parse_mtree - the RAM and ROM lines of the flat views that vCPUs use
- * @maps:	gets an array to be freed
- * @nr:		gets its length
- *
- * Errors: EPROTO; ENOMEM.
- */
-int ramblock_parse_mtree(const char *text, struct ramblock_map **maps, unsigned int *nr,
-			 struct why *why);
-
-/**
- * ramblock_place_maps - the part of ramblock_place() after the text was read
- */
-int ramblock_place_maps(struct ramblock_table *t, const struct ramblock_map *maps,
-			unsigned int nr_maps, const struct vmrepl_slot *slots,
-			unsigned int nr_slots, struct why *why);
+int ramblock_place_tree(struct ramblock_table *t, const struct mtree *tree,
+			const struct vmrepl_slot *slots, unsigned int nr_slots, struct why *why);
 
 #endif /* AGENT_RAMBLOCK_H */

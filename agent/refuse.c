@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "migration.h"
 #include "refuse.h"
 
 #define ON_PRIMARY	(1u << REFUSE_PRIMARY)
@@ -89,19 +90,14 @@ static int check_waiting(struct qmp *q, const struct procvm *vm, struct why *why
 
 static int check_migration(struct qmp *q, const struct procvm *vm, struct why *why)
 {
-	static const char *const over[] = { "", "none", "completed", "failed", "cancelled" };
 	struct json_object *ret, *list;
-	bool busy = true;
 	int err;
 
 	(void)vm;
 	err = qmp_command(q, "query-migrate", NULL, &ret, why);
 	if (err)
 		return err;
-	for (size_t i = 0; i < sizeof(over) / sizeof(over[0]); i++)
-		if (!strcmp(member(ret, "status"), over[i]))
-			busy = false;
-	if (busy)
+	if (migration_busy(member(ret, "status")))
 		err = why_set(why, EOPNOTSUPP, "QEMU is migrating the guest (\"%s\"): wait for its end or cancel it",
 			      member(ret, "status"));
 	else if (json_object_object_get_ex(ret, "blocked-reasons", &list) &&
@@ -148,8 +144,7 @@ static int check_encryption(struct qmp *q, const struct procvm *vm, struct why *
 	} else if (err != -ENOSYS && err != -EREMOTEIO) {
 		return err;
 	}
-	args = json_object_new_object();
-	json_object_object_add(args, "path", json_object_new_string("/machine"));
+	args = qmp_args("path", "/machine");
 	json_object_object_add(args, "property",
 			       json_object_new_string("confidential-guest-support"));
 	err = qmp_command(q, "qom-get", args, &ret, why);
@@ -224,14 +219,12 @@ static const struct {
 static int check_device_list(struct qmp *q, const char *path, struct why *why)
 {
 	static const char child[] = "child<";
-	struct json_object *ret, *args, *dev;
+	struct json_object *ret, *dev;
 	const char *type, *name;
 	size_t n;
 	int err;
 
-	args = json_object_new_object();
-	json_object_object_add(args, "path", json_object_new_string(path));
-	err = qmp_command(q, "qom-list", args, &ret, why);
+	err = qmp_command(q, "qom-list", qmp_args("path", path), &ret, why);
 	if (err)
 		return err;
 	for (size_t i = 0; !err && i < json_object_array_length(ret); i++) {

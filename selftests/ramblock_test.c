@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "mtree.h"
 #include "ramblock.h"
 #include "tap.h"
 #include "vmrepl.h"
@@ -122,14 +123,16 @@ static void test_bad_blocks(void)
 
 static void test_maps(void)
 {
-	struct ramblock_map *maps;
 	char cut[sizeof(mtree_72)];
+	const struct mtree_map *maps;
+	struct mtree tree;
 	bool good = true;
-	unsigned int nr;
 	struct why why;
+	unsigned int nr;
 
-	tap_ok(!ramblock_parse_mtree(mtree_72, &maps, &nr, &why) && nr == 7,
-	       "mtree: RAM and ROM lines");
+	tap_ok(!mtree_parse(&tree, mtree_72, &why) && tree.nr == 7, "mtree: RAM and ROM lines");
+	maps = tree.maps;
+	nr = tree.nr;
 	tap_ok(nr == 7 && maps[1].start == 0xc0000 && maps[1].last == 0xcbfff &&
 	       maps[1].offset == 0xc0000 && !strcmp(maps[1].name, "ram0") && !maps[1].smm,
 	       "a line with an offset");
@@ -139,19 +142,18 @@ static void test_maps(void)
 	tap_ok(nr == 7 && !strcmp(maps[4].name, "pc.bios"), "a line with a parent");
 	tap_ok(nr == 7 && maps[6].smm && !strcmp(maps[6].name, "ram0") &&
 	       maps[6].offset == 0xc0000, "the view of SMM");
-	free(maps);
-	tap_ok(ramblock_parse_mtree("", &maps, &nr, &why) == -EPROTO, "no text");
-	tap_ok(ramblock_parse_mtree("FlatView #0\n AS \"memory\", root: system\n"
-				    "  0000000000000000-xyz\n", &maps, &nr, &why) == -EPROTO,
-	       "a bad line");
+	mtree_free(&tree);
+	tap_ok(mtree_parse(&tree, "", &why) == -EPROTO, "no text");
+	tap_ok(mtree_parse(&tree, "FlatView #0\n AS \"memory\", root: system\n"
+			   "  0000000000000000-xyz\n", &why) == -EPROTO, "a bad line");
 	for (size_t n = 0; n < sizeof(mtree_72); n++) {
 		memcpy(cut, mtree_72, n);
 		cut[n] = '\0';
-		if (ramblock_parse_mtree(cut, &maps, &nr, &why))
+		if (mtree_parse(&tree, cut, &why))
 			continue;
-		if (!nr || nr > 7)
+		if (!tree.nr || tree.nr > 7)
 			good = false;
-		free(maps);
+		mtree_free(&tree);
 	}
 	tap_ok(good, "cut at every byte");
 }
@@ -184,18 +186,18 @@ static bool at(struct ramblock_table *t, uint64_t hva, const char *name, uint64_
 static void test_place(void)
 {
 	struct vmrepl_slot moved[NR_SLOTS];
-	struct ramblock_map *maps = NULL;
 	struct ramblock_table t;
-	unsigned int nr = 0, block;
+	struct mtree tree;
+	unsigned int block;
 	struct why why;
 	uint64_t page;
 
 	ramblock_init(&t);
 	if (ramblock_parse_blocks(&t, blocks_72, &why) ||
-	    ramblock_parse_mtree(mtree_72, &maps, &nr, &why))
+	    mtree_parse(&tree, mtree_72, &why))
 		tap_die("%s", why.text);
 	tap_ok(!ramblock_find(&t, RAM, &block, &page), "nothing is found before");
-	tap_ok(!ramblock_place_maps(&t, maps, nr, slots, NR_SLOTS, &why), "place the slots");
+	tap_ok(!ramblock_place_tree(&t, &tree, slots, NR_SLOTS, &why), "place the slots");
 	tap_ok(t.blocks[0].hva == RAM && t.blocks[1].hva == VRAM &&
 	       t.blocks[ramblock_index(&t, "pc.bios")].hva == BIOS, "addresses of blocks");
 	tap_ok(at(&t, RAM, "ram0", 0) && at(&t, RAM + 0xa0000, "ram0", 0xa0) &&
@@ -207,30 +209,30 @@ static void test_place(void)
 	       !ramblock_find(&t, VRAM + 16 * MiB, &block, &page) &&
 	       !ramblock_find(&t, 0, &block, &page) &&
 	       !ramblock_find(&t, UINT64_MAX, &block, &page), "look up what is no block");
-	tap_ok(!ramblock_place_maps(&t, NULL, 0, slots, NR_SLOTS, &why),
+	tap_ok(!ramblock_place_tree(&t, NULL, slots, NR_SLOTS, &why),
 	       "a second time nothing has to be read");
 
 	memcpy(moved, slots, sizeof(moved));
 	moved[3].hva += 32 * MiB;
-	tap_ok(ramblock_place_maps(&t, maps, nr, moved, NR_SLOTS, &why) == -ESTALE,
+	tap_ok(ramblock_place_tree(&t, &tree, moved, NR_SLOTS, &why) == -ESTALE,
 	       "a block that has moved");
 	memcpy(moved, slots, sizeof(moved));
 	moved[3].gpa = 0xe0000000;
 	moved[3].hva += 32 * MiB;
-	tap_ok(ramblock_place_maps(&t, maps, nr, moved, NR_SLOTS, &why) == -ESTALE,
+	tap_ok(ramblock_place_tree(&t, &tree, moved, NR_SLOTS, &why) == -ESTALE,
 	       "a slot that mtree does not have");
 	ramblock_free(&t);
 
 	if (ramblock_parse_blocks(&t, blocks_72, &why))
 		tap_die("%s", why.text);
-	strcpy(maps[3].name, "virtio-net-pci.rom");
-	tap_ok(ramblock_place_maps(&t, maps, nr, slots, NR_SLOTS, &why) == -ENOENT,
+	strcpy(tree.maps[3].name, "virtio-net-pci.rom");
+	tap_ok(ramblock_place_tree(&t, &tree, slots, NR_SLOTS, &why) == -ENOENT,
 	       "a region that may be two blocks");
-	strcpy(maps[3].name, "ram");
-	tap_ok(ramblock_place_maps(&t, maps, nr, slots, NR_SLOTS, &why) == -ENOENT,
+	strcpy(tree.maps[3].name, "ram");
+	tap_ok(ramblock_place_tree(&t, &tree, slots, NR_SLOTS, &why) == -ENOENT,
 	       "a region that is no block");
 	ramblock_free(&t);
-	free(maps);
+	mtree_free(&tree);
 }
 
 static void fill(struct ramblock_table *t, uint64_t ram, uint64_t rom, uint64_t max)
