@@ -8,7 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "control.h"
@@ -120,6 +121,12 @@ static int main_serve(const struct options *options)
 	}
 	/* Sockets say it with EPIPE. */
 	signal(SIGPIPE, SIG_IGN);
+	/*
+	 * A host that is short of memory or time must not make us look dead to
+	 * the other side. Where that is not allowed we go on without.
+	 */
+	mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT);
+	setpriority(PRIO_PROCESS, 0, -20);
 	if (options->debug_break)
 		report_warn("VMREPL_DEBUG_BREAK IS SET: %s. THIS AGENT LOSES DATA ON PURPOSE, FOR TESTS",
 			    options->debug_break == OPTIONS_BREAK_ACK_EARLY ?

@@ -18,17 +18,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "control.h"
 #include "fence.h"
 #include "guard.h"
-#include "hello.h"
 #include "link.h"
 #include "primary.h"
-#include "procvm.h"
 #include "protect.h"
-#include "refuse.h"
 #include "report.h"
 #include "stop.h"
+#include "vmm.h"
 
 #define PRIMARY_RECONNECT_NS	NSEC_PER_SEC
 /* The standby may be busy with its own set-up. */
@@ -57,12 +54,9 @@ static const char *const primary_states[] = {
 struct primary {
 	const struct options *options;
 	struct loop *loop;
-	struct procvm vm;
-	struct qmp *qmp;
+	struct vmm vmm;
 	struct loop_op *qmp_op;
 	struct loop_op *vm_op;
-	struct hello ours;
-	struct control *control;
 	struct stop stop;
 	struct fence fence;
 	struct guard guard;
@@ -177,7 +171,7 @@ static void primary_gone_late(void *arg)
 
 static void primary_hello(struct primary *p)
 {
-	char *text = hello_write(&p->ours);
+	char *text = hello_write(&p->vmm.hello);
 
 	if (!text) {
 		link_close(p->link);
@@ -221,8 +215,8 @@ static void primary_accepted(struct primary *p, const struct frame *frame)
 	if (!p->was_attached) {
 		unsigned int i;
 
-		report_phase("attached: pid %d (%s), %u vCPUs, %" PRIu64 " MiB%s", p->vm.pid,
-			     p->vm.comm, p->guard.session.nr_vcpus,
+		report_phase("attached: pid %d (%s), %u vCPUs, %" PRIu64 " MiB%s", p->vmm.proc.pid,
+			     p->vmm.proc.comm, p->guard.session.nr_vcpus,
 			     p->guard.session.ram_bytes >> 20,
 			     p->guard.nr_plugs ? "" : ", no network");
 		for (i = 0; i < p->guard.nr_plugs; i++)
@@ -232,7 +226,7 @@ static void primary_accepted(struct primary *p, const struct frame *frame)
 		report_phase("attached again: syncing everything to %s", link_peer(p->link));
 	}
 	report_event("attached", "pid:u vcpus:u ram_bytes:u taps:u again:b",
-		     (uint64_t)p->vm.pid, (uint64_t)p->guard.session.nr_vcpus,
+		     (uint64_t)p->vmm.proc.pid, (uint64_t)p->guard.session.nr_vcpus,
 		     p->guard.session.ram_bytes, (uint64_t)p->guard.nr_plugs, p->was_attached);
 	p->was_attached = true;
 	p->last_why[0] = '\0';
@@ -316,17 +310,14 @@ static void primary_connect(void *arg)
 	struct why why;
 
 	if (p->was_attached) {
-		hello_free(&p->ours);
-		if (protect_disarm(&p->protect, &why) || hello_read(&p->ours, p->qmp, &why)) {
+		if (protect_disarm(&p->protect, &why) ||
+		    vmm_hello(&p->vmm, p->options, &why)) {
 			report_error("%s", why.text);
 			p->exit_code = 1;
 			p->ending = true;
 			primary_settle(p);
 			return;
 		}
-		p->ours.fence = p->options->fence_command != NULL;
-		p->ours.timeout_ms = p->options->timeout_ns / NSEC_PER_MSEC;
-		p->ours.interval_ms = p->options->interval_ns / NSEC_PER_MSEC;
 	}
 	p->link = link_connect(p->loop, p->options->ops, &p->options->addr, &primary_handlers, p,
 			       &why);
@@ -477,12 +468,12 @@ static void primary_qmp(void *arg, int res)
 
 	(void)res;
 	p->qmp_op = NULL;
-	while ((ret = qmp_pump(p->qmp, &msg, &why)) > 0) {
+	while ((ret = qmp_pump(p->vmm.qmp, &msg, &why)) > 0) {
 		protect_message(&p->protect, &msg);
 		qmp_msg_put(&msg);
 	}
 	if (!ret) {
-		p->qmp_op = loop_poll(p->loop, qmp_fd(p->qmp), POLLIN, primary_qmp, p);
+		p->qmp_op = loop_poll(p->loop, qmp_fd(p->vmm.qmp), POLLIN, primary_qmp, p);
 		return;
 	}
 	protect_halt(&p->protect);
@@ -504,7 +495,7 @@ static void primary_asked_to_stop(void *arg, unsigned int count)
 	report_phase("stopping");
 	if (p->state == PRIMARY_FENCING)
 		report_warn("output stays held until the standby is fenced; signal again to leave it so (vmrepl-agent release --vm %d drops it)",
-			    p->vm.pid);
+			    p->vmm.proc.pid);
 	loop_timer_cancel(p->loop, &p->again);
 	primary_leave(p, FRAME_BYE_STOP, "the primary's agent was stopped", true, 0);
 }
@@ -516,7 +507,7 @@ static struct json_object *primary_status(struct primary *p)
 
 	guard_held(&p->guard, &held);
 	json_object_object_add(o, "role", json_object_new_string("primary"));
-	json_object_object_add(o, "vm", json_object_new_int(p->vm.pid));
+	json_object_object_add(o, "vm", json_object_new_int(p->vmm.proc.pid));
 	json_object_object_add(o, "state", json_object_new_string(primary_states[p->state]));
 	json_object_object_add(o, "peer", json_object_new_string(p->options->addr.text));
 	json_object_object_add(o, "connected", json_object_new_boolean(p->link && p->accepted));
@@ -547,64 +538,23 @@ static struct json_object *primary_command(void *arg, const char *cmd)
 	return control_error("there is no command '%s'", cmd);
 }
 
-static int primary_open_vm(struct primary *p, struct why *why)
+static int primary_open(struct primary *p, struct why *why)
 {
-	char path[PATH_MAX];
 	unsigned int i;
 	int err;
 
-	err = procvm_open(&p->vm, p->options->vm, why);
+	err = vmm_open(&p->vmm, p->options, p->loop, REFUSE_PRIMARY, primary_command, p, why);
 	if (err)
 		return err;
-	if (!p->vm.nr_vms)
-		return why_set(why, ENOENT,
-			       "process %d (%s) has no KVM virtual machine; give the pid of a QEMU that runs with -accel kvm",
-			       p->vm.pid, p->vm.comm);
-	err = session_probe(why);
-	if (err)
-		return err;
-	/* Before QMP: another agent holds that, and this tells why. */
-	p->control = control_open(p->loop, p->vm.pid, primary_command, p, why);
-	if (!p->control)
-		return -EBUSY;
-	if (p->options->qmp) {
-		snprintf(path, sizeof(path), "%s", p->options->qmp);
-	} else {
-		err = procvm_find_qmp(&p->vm, path, sizeof(path), why);
-		if (err)
-			return err;
-	}
-	p->qmp = qmp_open(path, QMP_TIMEOUT_MS, why);
-	if (!p->qmp)
-		return -EIO;
-	err = refuse_check(p->qmp, &p->vm, REFUSE_PRIMARY, why);
-	if (!err)
-		err = procvm_check_reach(&p->vm, why);
-	if (!err)
-		err = hello_read(&p->ours, p->qmp, why);
-	if (err)
-		return err;
-	p->ours.fence = p->options->fence_command != NULL;
-	p->ours.timeout_ms = p->options->timeout_ns / NSEC_PER_MSEC;
-	p->ours.interval_ms = p->options->interval_ns / NSEC_PER_MSEC;
 	report_phase("VM found: pid %d (%s), QEMU %s, %s, %" PRIu64 " vCPUs, %" PRIu64
-		     " MiB, QMP %s", p->vm.pid, p->vm.comm, p->ours.qemu, p->ours.machine,
-		     p->ours.nr_vcpus, p->ours.ram_bytes >> 20, path);
-	for (i = 0; i < p->vm.nr_taps; i++)
-		report_phase("tap found: %s", p->vm.taps[i].ifname);
-	return 0;
-}
-
-static int primary_open(struct primary *p, struct why *why)
-{
-	int err;
-
-	err = primary_open_vm(p, why);
-	if (err)
-		return err;
-	p->guard.vm = &p->vm;
-	p->guard.qmp = p->qmp;
-	p->guard.blocks = &p->ours.blocks;
+		     " MiB, QMP %s", p->vmm.proc.pid, p->vmm.proc.comm, p->vmm.hello.qemu,
+		     p->vmm.hello.machine, p->vmm.hello.nr_vcpus, p->vmm.hello.ram_bytes >> 20,
+		     p->vmm.qmp_path);
+	for (i = 0; i < p->vmm.proc.nr_taps; i++)
+		report_phase("tap found: %s", p->vmm.proc.taps[i].ifname);
+	p->guard.vm = &p->vmm.proc;
+	p->guard.qmp = p->vmm.qmp;
+	p->guard.blocks = &p->vmm.hello.blocks;
 	p->guard.ring_slots = p->options->ring_slots;
 	session_init(&p->guard.session);
 	p->protect.phased = primary_phased;
@@ -613,13 +563,13 @@ static int primary_open(struct primary *p, struct why *why)
 	p->protect.gone = primary_gone;
 	p->protect.idle = primary_idle;
 	p->protect.arg = p;
-	err = protect_open(&p->protect, p->options, p->loop, p->qmp, &p->guard, why);
+	err = protect_open(&p->protect, p->options, p->loop, p->vmm.qmp, &p->guard, why);
 	if (err)
 		return err;
 	p->fence.command = p->options->fence_command;
 	p->fence.role = "primary";
 	snprintf(p->fence.peer, sizeof(p->fence.peer), "%s", p->options->addr.text);
-	p->fence.vm = p->vm.pid;
+	p->fence.vm = p->vmm.proc.pid;
 	p->fence.success = primary_fenced;
 	p->fence.arg = p;
 	p->again.fn = primary_connect;
@@ -631,8 +581,8 @@ static int primary_open(struct primary *p, struct why *why)
 	err = stop_open(&p->stop, p->loop);
 	if (err)
 		return why_set(why, -err, "cannot watch for signals: %s", strerror(-err));
-	p->vm_op = loop_poll(p->loop, p->vm.pidfd, POLLIN, primary_vm_ended, p);
-	p->qmp_op = loop_poll(p->loop, qmp_fd(p->qmp), POLLIN, primary_qmp, p);
+	p->vm_op = loop_poll(p->loop, p->vmm.proc.pidfd, POLLIN, primary_vm_ended, p);
+	p->qmp_op = loop_poll(p->loop, qmp_fd(p->vmm.qmp), POLLIN, primary_qmp, p);
 	return 0;
 }
 
@@ -648,19 +598,18 @@ static void primary_close(struct primary *p)
 	if (p->leave_plugs) {
 		guard_detach(&p->guard);
 		report_warn("output stays held; `vmrepl-agent release --vm %d` drops it and lets the guest out again",
-			    p->vm.pid);
+			    p->vmm.proc.pid);
 	} else if (guard_close(&p->guard, !p->guard.holding, &why)) {
 		report_warn("cannot take the plug away: %s", why.text);
 	}
 	/* A checkpoint still under way must not keep the guest: its pipe goes. */
-	qmp_close(p->qmp);
+	qmp_close(p->vmm.qmp);
+	p->vmm.qmp = NULL;
 	loop_cancel(p->loop, p->qmp_op);
 	protect_close(&p->protect);
 	loop_cancel(p->loop, p->vm_op);
 	stop_close(&p->stop);
-	control_close(p->control);
-	hello_free(&p->ours);
-	procvm_close(&p->vm);
+	vmm_close(&p->vmm);
 	loop_free(p->loop);
 }
 
@@ -670,10 +619,9 @@ int primary_run(const struct options *options)
 	struct why why = { .text = "" };
 
 	p.options = options;
-	p.vm.pidfd = -1;
 	p.stop.fd = -1;
 	p.guard.session.fd = -1;
-	p.guard.blocks = &p.ours.blocks;
+	p.guard.blocks = &p.vmm.hello.blocks;
 	p.loop = loop_new();
 	if (!p.loop) {
 		report_error("cannot make an io_uring: %s; see the sysctl kernel.io_uring_disabled",

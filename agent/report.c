@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <json-c/json.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -17,6 +18,8 @@
 #include "report.h"
 
 #define REPORT_BAR	32
+/* Less than what a pipe takes in one piece. */
+#define REPORT_LINE	2048
 
 static struct report {
 	uint64_t start;
@@ -30,7 +33,6 @@ int report_open(const char *json)
 {
 	report.start = loop_now();
 	report.tty = isatty(STDOUT_FILENO);
-	setvbuf(stdout, NULL, _IOLBF, 0);
 	if (!json)
 		return 0;
 	report.json = open(json, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0644);
@@ -50,12 +52,29 @@ static double report_time(void)
 	return (double)(loop_now() - report.start) / (double)NSEC_PER_SEC;
 }
 
-static void report_line(FILE *to, const char *fmt, va_list ap)
+/*
+ * Whoever reads our output may be slow or stopped; a guest must not wait for that.
+ * poll() says that there is room for a line of this size.
+ */
+static void report_write(int fd, const char *text, size_t len)
 {
+	struct pollfd room = { .fd = fd, .events = POLLOUT };
+
+	if (poll(&room, 1, 0) == 1 && (room.revents & POLLOUT) && write(fd, text, len) < 0)
+		return;
+}
+
+static void report_line(int fd, const char *fmt, va_list ap)
+{
+	char text[REPORT_LINE];
+	size_t n;
+
 	report_progress_end();
-	fprintf(to, "[%7.3f] ", report_time());
-	vfprintf(to, fmt, ap);
-	fputc('\n', to);
+	n = (size_t)snprintf(text, sizeof(text), "[%7.3f] ", report_time());
+	vsnprintf(text + n, sizeof(text) - n - 1, fmt, ap);
+	n = strlen(text);
+	text[n++] = '\n';
+	report_write(fd, text, n);
 }
 
 void report_phase(const char *fmt, ...)
@@ -63,7 +82,7 @@ void report_phase(const char *fmt, ...)
 	va_list ap;
 
 	va_start(ap, fmt);
-	report_line(stdout, fmt, ap);
+	report_line(STDOUT_FILENO, fmt, ap);
 	va_end(ap);
 }
 
@@ -72,27 +91,32 @@ void report_warn(const char *fmt, ...)
 	va_list ap;
 
 	va_start(ap, fmt);
-	report_line(stderr, fmt, ap);
+	report_line(STDERR_FILENO, fmt, ap);
 	va_end(ap);
 }
 
 void report_error(const char *fmt, ...)
 {
+	char text[REPORT_LINE];
 	va_list ap;
+	size_t n;
 
 	report_progress_end();
-	fputs("vmrepl-agent: ", stderr);
+	n = (size_t)snprintf(text, sizeof(text), "vmrepl-agent: ");
 	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
+	vsnprintf(text + n, sizeof(text) - n - 1, fmt, ap);
 	va_end(ap);
-	fputc('\n', stderr);
+	n = strlen(text);
+	text[n++] = '\n';
+	report_write(STDERR_FILENO, text, n);
 }
 
 static void report_draw(const char *what, uint64_t done, uint64_t total)
 {
 	unsigned int percent = total ? (unsigned int)(done * 100 / total) : 100;
-	char bar[REPORT_BAR + 1];
+	char bar[REPORT_BAR + 1], text[REPORT_LINE];
 	unsigned int i;
+	int n;
 
 	if (percent > 100)
 		percent = 100;
@@ -100,11 +124,11 @@ static void report_draw(const char *what, uint64_t done, uint64_t total)
 		bar[i] = i * 100 < percent * REPORT_BAR ? '#' : '.';
 	bar[REPORT_BAR] = '\0';
 	/* Pages are 4 KiB: 256 of them are a MiB. */
-	printf("%s[%7.3f] %s [%s] %3u%%  %" PRIu64 " of %" PRIu64 " MiB%s",
-	       report.tty ? "\r" : "", report_time(), what, bar, percent, done >> 8, total >> 8,
-	       report.tty ? " " : "\n");
+	n = snprintf(text, sizeof(text), "%s[%7.3f] %s [%s] %3u%%  %" PRIu64 " of %" PRIu64 " MiB%s",
+		     report.tty ? "\r" : "", report_time(), what, bar, percent, done >> 8,
+		     total >> 8, report.tty ? " " : "\n");
+	report_write(STDOUT_FILENO, text, (size_t)n);
 	report.bar = report.tty;
-	fflush(stdout);
 }
 
 void report_progress(const char *what, uint64_t done, uint64_t total)
@@ -126,7 +150,7 @@ void report_progress_done(const char *what, uint64_t total)
 void report_progress_end(void)
 {
 	if (report.bar)
-		fputc('\n', stdout);
+		report_write(STDOUT_FILENO, "\n", 1);
 	report.bar = false;
 }
 

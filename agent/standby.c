@@ -10,17 +10,14 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "control.h"
 #include "devstate.h"
 #include "fence.h"
-#include "hello.h"
 #include "link.h"
-#include "procvm.h"
-#include "refuse.h"
 #include "report.h"
 #include "standby.h"
 #include "stop.h"
 #include "store.h"
+#include "vmm.h"
 
 #define STANDBY_VISITORS	8
 /* A connection that has not said HELLO; a primary that prepares its first sync. */
@@ -60,10 +57,7 @@ struct standby_visitor {
 struct standby {
 	const struct options *options;
 	struct loop *loop;
-	struct procvm vm;
-	struct qmp *qmp;
-	struct hello ours;
-	struct control *control;
+	struct vmm vmm;
 	struct stop stop;
 	struct loop_op *vm_op;
 	struct link_door *door;
@@ -207,12 +201,12 @@ static void standby_greet(struct standby_visitor *v, const struct frame *frame)
 		return;
 	}
 	if (hello_parse(&hello, frame->payload, frame->length, &why) ||
-	    hello_match(&hello, &s->ours, &why)) {
+	    hello_match(&hello, &s->vmm.hello, &why)) {
 		hello_free(&hello);
 		standby_refuse(v, why.text);
 		return;
 	}
-	answer = hello_write(&s->ours);
+	answer = hello_write(&s->vmm.hello);
 	if (!answer) {
 		hello_free(&hello);
 		standby_refuse(v, "this standby is out of memory");
@@ -360,12 +354,12 @@ static int standby_promote(struct standby *s, struct why *why)
 			    s->store.state.data, s->store.state.len, why);
 	if (fd < 0)
 		return fd;
-	err = devstate_load(s->qmp, fd, STANDBY_LOAD_MS, why);
+	err = devstate_load(s->vmm.qmp, fd, STANDBY_LOAD_MS, why);
 	close(fd);
 	if (err)
 		return err;
 	t2 = loop_now();
-	err = qmp_command(s->qmp, "cont", NULL, NULL, why);
+	err = qmp_command(s->vmm.qmp, "cont", NULL, NULL, why);
 	if (err)
 		return err;
 	t3 = loop_now();
@@ -385,8 +379,8 @@ static int standby_promote(struct standby *s, struct why *why)
 		     (t1 - t0) / NSEC_PER_USEC, (t2 - t1) / NSEC_PER_USEC,
 		     (t3 - t2) / NSEC_PER_USEC);
 	/* QEMU serves one client at a time, and it is not needed any more. */
-	qmp_close(s->qmp);
-	s->qmp = NULL;
+	qmp_close(s->vmm.qmp);
+	s->vmm.qmp = NULL;
 	return 0;
 }
 
@@ -434,7 +428,7 @@ static void standby_lost(struct standby *s, const char *why)
 	standby_set_state(s, STANDBY_PAUSED);
 	report_warn("the guest stays paused here at checkpoint %" PRIu64 ": without --fence-command "
 		    "nobody knows whether it still runs there. If you know that it does not: "
-		    "vmrepl-agent promote --vm %d", s->store.number, s->vm.pid);
+		    "vmrepl-agent promote --vm %d", s->store.number, s->vmm.proc.pid);
 }
 
 static struct json_object *standby_status(struct standby *s)
@@ -442,7 +436,7 @@ static struct json_object *standby_status(struct standby *s)
 	struct json_object *o = json_object_new_object();
 
 	json_object_object_add(o, "role", json_object_new_string("standby"));
-	json_object_object_add(o, "vm", json_object_new_int(s->vm.pid));
+	json_object_object_add(o, "vm", json_object_new_int(s->vmm.proc.pid));
 	json_object_object_add(o, "state", json_object_new_string(standby_states[s->state]));
 	json_object_object_add(o, "listen", json_object_new_string(s->options->addr.text));
 	if (s->peer[0])
@@ -510,7 +504,7 @@ static void standby_vm_ended(void *arg, int res)
 		return;
 	}
 	report_error("the standby's QEMU (process %d) has ended; start it again with -incoming defer, then this agent",
-		     s->vm.pid);
+		     s->vmm.proc.pid);
 	standby_leave(s, FRAME_BYE_VM_ENDED, "the standby's QEMU has ended", 1);
 }
 
@@ -527,39 +521,6 @@ static void standby_asked_to_stop(void *arg, unsigned int count)
 	standby_leave(s, FRAME_BYE_STOP, "the standby's agent was stopped", 0);
 }
 
-static int standby_open_vm(struct standby *s, struct why *why)
-{
-	char path[PATH_MAX];
-	int err;
-
-	err = procvm_open(&s->vm, s->options->vm, why);
-	if (err)
-		return err;
-	/* Before QMP: another agent holds that, and this tells why. */
-	s->control = control_open(s->loop, s->vm.pid, standby_command, s, why);
-	if (!s->control)
-		return -EBUSY;
-	if (s->options->qmp) {
-		snprintf(path, sizeof(path), "%s", s->options->qmp);
-	} else {
-		err = procvm_find_qmp(&s->vm, path, sizeof(path), why);
-		if (err)
-			return err;
-	}
-	s->qmp = qmp_open(path, QMP_TIMEOUT_MS, why);
-	if (!s->qmp)
-		return -EIO;
-	err = refuse_check(s->qmp, &s->vm, REFUSE_STANDBY, why);
-	if (err)
-		return err;
-	err = hello_read(&s->ours, s->qmp, why);
-	if (err)
-		return err;
-	s->ours.fence = s->options->fence_command != NULL;
-	s->ours.timeout_ms = s->options->timeout_ns / NSEC_PER_MSEC;
-	return 0;
-}
-
 static void standby_close(struct standby *s)
 {
 	unsigned int i;
@@ -574,13 +535,10 @@ static void standby_close(struct standby *s)
 		while (s->visitors[i].standby)
 			loop_turn(s->loop, NSEC_PER_SEC);
 	loop_cancel(s->loop, s->vm_op);
-	control_close(s->control);
 	stop_close(&s->stop);
 	store_close(&s->store);
 	hello_free(&s->next);
-	hello_free(&s->ours);
-	qmp_close(s->qmp);
-	procvm_close(&s->vm);
+	vmm_close(&s->vmm);
 	loop_free(s->loop);
 }
 
@@ -591,7 +549,6 @@ int standby_run(const struct options *options)
 	int err;
 
 	s.options = options;
-	s.vm.pidfd = -1;
 	s.stop.fd = -1;
 	s.exit_code = 1;
 	s.store.room = standby_room;
@@ -603,16 +560,15 @@ int standby_run(const struct options *options)
 	s.fence.success = standby_fenced;
 	s.fence.arg = &s;
 	ramblock_init(&s.next.blocks);
-	ramblock_init(&s.ours.blocks);
 	s.loop = loop_new();
 	if (!s.loop) {
 		report_error("cannot make an io_uring: %s; see the sysctl kernel.io_uring_disabled",
 			     strerror(errno));
 		return 1;
 	}
-	err = standby_open_vm(&s, &why);
+	err = vmm_open(&s.vmm, options, s.loop, REFUSE_STANDBY, standby_command, &s, &why);
 	if (!err)
-		err = store_open(&s.store, s.loop, s.vm.pid, options->max_epoch,
+		err = store_open(&s.store, s.loop, s.vmm.proc.pid, options->max_epoch,
 				 options->debug_break == OPTIONS_BREAK_APPLY_EARLY, &why);
 	if (err)
 		goto fail;
@@ -626,10 +582,10 @@ int standby_run(const struct options *options)
 		why_set(&why, -err, "cannot watch for signals: %s", strerror(-err));
 		goto fail;
 	}
-	s.vm_op = loop_poll(s.loop, s.vm.pidfd, POLLIN, standby_vm_ended, &s);
+	s.vm_op = loop_poll(s.loop, s.vmm.proc.pidfd, POLLIN, standby_vm_ended, &s);
 	report_phase("standby for process %d: QEMU %s, %s, %" PRIu64 " vCPUs, %" PRIu64
-		     " MiB; listening on %s%s", s.vm.pid, s.ours.qemu, s.ours.machine,
-		     s.ours.nr_vcpus, s.ours.ram_bytes >> 20, options->addr.text,
+		     " MiB; listening on %s%s", s.vmm.proc.pid, s.vmm.hello.qemu, s.vmm.hello.machine,
+		     s.vmm.hello.nr_vcpus, s.vmm.hello.ram_bytes >> 20, options->addr.text,
 		     options->fence_command ? "" : "; no fence command: takes over by hand only");
 	report_event("listening", "listen:s", options->addr.text);
 	loop_run(s.loop);
