@@ -1,0 +1,361 @@
+# SPDX-License-Identifier: GPL-2.0
+# hosts: the lab's hosts a and b, a guest on each (its twin on b waits for a's
+# state), agents, and the client outside. Sourced by the tests that need them.
+#
+# In $work:	a.guest, b.guest	the guests' consoles
+#		NAME.log		what an agent said, its events among it
+#		client.log, frames.log	the redis client; frames the client got
+# Nothing here waits without a limit, and nothing waits for time to pass.
+# shellcheck shell=bash
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+top=$(cd "$here/.." && pwd)
+lab=$top/tools/lab/lab
+build=${VMREPL_BUILD:-$top/build}
+image=$top/build/selftests-guest
+agent=$build/vmrepl-agent
+export VMREPL_LAB=${VMREPL_LAB:-selftest}
+
+guest_ip=10.78.0.10
+guest_mac=52:54:00:76:6d:01
+standby_ip=10.77.0.2
+port=7788
+
+work=$(mktemp -d)
+count=0
+failed=0
+were_up=0
+agent_env=()
+declare -A agent_host=() agent_job=()
+followers=()
+
+# ---- results ----
+
+# check NAME COMMAND...: one result; what the command says is shown where it fails.
+check() {
+	local name=$1
+
+	shift
+	count=$((count + 1))
+	if "$@" >"$work/said" 2>&1; then
+		echo "ok $count - $name"
+		return 0
+	fi
+	echo "not ok $count - $name"
+	sed 's/^/# /' "$work/said"
+	failed=$((failed + 1))
+	return 1
+}
+
+note() {
+	echo "# $*"
+}
+
+# The test cannot go on.
+die() {
+	local file
+
+	note "$*"
+	for file in "$work"/*.log; do
+		[[ ! -s $file ]] || { note "${file##*/}:"; tail -n 15 "$file" | sed 's/^/#   /'; }
+	done
+	echo "Bail out! $*"
+	exit 1
+}
+
+# must COMMAND...: it has to succeed for the test to go on.
+must() {
+	"$@" >"$work/said" 2>&1 || { sed 's/^/# /' "$work/said"; die "failed: $*"; }
+}
+
+says_no() {
+	! "$@"
+}
+
+finish() {
+	local code=$?
+
+	trap - EXIT
+	kill "${followers[@]}" 2>/dev/null
+	if ((were_up)); then
+		clear_host a
+		clear_host b
+	else
+		"$lab" down --all >/dev/null 2>&1
+	fi
+	wait 2>/dev/null
+	[[ ${VMREPL_KEEP:-} ]] && note "kept $work" || rm -rf "$work"
+	exit $code
+}
+
+# The last results of every test, its plan and its exit code.
+done_testing() {
+	local host
+
+	for host in a b client; do
+		check "the kernel of $host is content" "$lab" dmesg-check "$host"
+	done
+	echo "1..$count"
+	exit $((failed > 0))
+}
+
+# ---- waiting ----
+
+# lines FILE: how many it has now; "from here on" for wait_line is one more.
+lines() {
+	wc -l <"$1"
+}
+
+# wait_line FILE PATTERN SECONDS [FROM]: until a line of a growing file matches.
+wait_line() {
+	local found=0 tail_pid
+
+	exec 3< <(exec tail -n "+${4:-1}" -F "$1" 2>/dev/null)
+	tail_pid=$!
+	timeout "$3" grep -q -m1 -E -- "$2" <&3 || found=1
+	kill "$tail_pid" 2>/dev/null
+	exec 3<&-
+	((!found)) || echo "no line '$2' in ${1##*/} within $3 s"
+	return $found
+}
+
+event() { # NAME [MORE]: a pattern
+	echo "\"event\":\"$1\"${2:+.*$2}"
+}
+
+# ---- hosts ----
+
+on() { # HOST COMMAND...
+	local host=$1
+
+	shift
+	"$lab" run "$host" --timeout 60 -- "$@"
+}
+
+is_up() {
+	"$lab" run "$1" --timeout 10 -- true >/dev/null 2>&1
+}
+
+build_image() {
+	local redis
+
+	"$lab" prepare || return 1
+	redis=$("$lab" package redis-server) || return 1
+	"$lab" guest-image --out "$image" --start "$here/guest/start" --root "$redis" \
+		--add "$redis/usr/bin/redis-check-rdb:/usr/bin/redis-server"
+}
+
+# Boots what is not there, a host again after its power was cut.
+host_up() {
+	if is_up "$1"; then
+		clear_host "$1"
+	else
+		must "$lab" up "$1"
+	fi
+	[[ $1 != a ]] || must on a insmod "$top/vmrepl.ko"
+}
+
+hosts_up() {
+	echo "TAP version 13"
+	trap finish EXIT
+	trap 'exit 130' INT TERM
+	must build_image
+	is_up client && were_up=1
+	if is_up a || is_up b || ((were_up)); then
+		is_up client || must "$lab" up client
+		host_up a
+		host_up b
+	else
+		must "$lab" pair
+		must on a insmod "$top/vmrepl.ko"
+	fi
+	"$lab" power ok
+}
+
+# Ends agents and guest, takes away what they leave, and the module.
+clear_host() {
+	is_up "$1" || return 0
+	# shellcheck disable=SC2016
+	on "$1" bash -c '
+		for file in /run/primary*.pid /run/standby*.pid /run/guest*.pid; do
+			pid=$(cat "$file" 2>/dev/null) || continue
+			case $(cat "/proc/$pid/comm" 2>/dev/null) in
+			vmrepl-agent | qemu-system*) ;;
+			*) continue ;;
+			esac
+			kill -CONT "$pid"
+			kill -KILL "$pid"
+			timeout 20 tail -f --pid="$pid" /dev/null
+		done
+		rm -f /run/*.pid
+		for link in $(ip -o link | grep -o " \(vmr[0-9]*\|guest[a-z]*\):" | tr -d ":"); do
+			ip link del "$link"
+		done
+		lsmod | grep -q "^vmrepl " && rmmod vmrepl
+		true' >/dev/null 2>&1
+}
+
+# ---- the guest ----
+
+# guest_start HOST [QEMU OPTIONS...]: -incoming defer on b makes it the twin. Two more
+# QMP sockets are there for the tests; the agent takes the first of the three.
+guest_start() {
+	local host=$1 pid
+
+	shift
+	must on "$host" "$top/tools/demo/guest-vm" "$image" guest -m 128M \
+		-qmp "unix:/run/test.qmp,server=on,wait=off" \
+		-qmp "unix:/run/stops.qmp,server=on,wait=off" "$@"
+	pid=$(guest_pid "$host")
+	rm -f "$work/$host.guest"
+	: >"$work/$host.guest"
+	"$lab" run "$host" -- tail -n +1 -f --pid="$pid" /run/guest.log \
+		>"$work/$host.guest" 2>/dev/null &
+	followers+=($!)
+}
+
+guest_up() { # HOST
+	wait_line "$work/$1.guest" '^guest: serves' 90
+}
+
+guest_pid() {
+	on "$1" cat /run/guest.pid
+}
+
+# guest_runs HOST [TICKS]: its counter goes on; 10 ticks are about a second.
+guest_runs() {
+	local from
+
+	from=$(lines "$work/$1.guest")
+	wait_line "$work/$1.guest" "^count [0-9]+" 30 $((from + ${2:-3}))
+}
+
+# qmp HOST COMMAND: the answer's last line, on the tests' own socket.
+qmp() {
+	on "$1" bash -c 'printf "%s\n" "{\"execute\":\"qmp_capabilities\"}" "$0" |
+		timeout 10 socat -t 5 - UNIX-CONNECT:/run/test.qmp' "$2" | tail -n 1
+}
+
+guest_status() { # HOST STATUS
+	local said
+
+	said=$(qmp "$1" '{"execute":"query-status"}')
+	[[ $said == *"\"status\": \"$2\""* ]] || { echo "$said"; return 1; }
+}
+
+# Nothing of ours is on the host's taps.
+tap_clean() {
+	local said
+
+	said=$(on "$1" sh -c 'ip -br link show type ifb
+		tc qdisc show | grep -E "clsact|ingress|plug"
+		tc filter show dev guest ingress') && [[ ! $said ]] && return
+	[[ ! $said ]] || { echo "left on host $1: $said"; return 1; }
+}
+
+# ---- agents ----
+
+# agent_start NAME HOST OPTIONS...: in the background; NAME begins with primary or standby.
+agent_start() {
+	local name=$1 host=$2 env=() item
+
+	shift 2
+	for item in "${agent_env[@]}"; do
+		env+=(--env "$item")
+	done
+	: >"$work/$name.log"
+	# shellcheck disable=SC2016
+	"$lab" run "$host" "${env[@]}" -- bash -o pipefail -c \
+		'(echo $BASHPID >"/run/$0.pid"; exec "$@" --json /dev/stderr) 2>&1 | cat' \
+		"$name" "$agent" "$@" >"$work/$name.log" 2>&1 </dev/null &
+	agent_job[$name]=$!
+	agent_host[$name]=$host
+}
+
+agent_signal() { # NAME SIGNAL
+	# shellcheck disable=SC2016
+	on "${agent_host[$1]}" bash -c 'pid=$(cat "/run/$0.pid"); kill -s "$1" "$pid" || exit
+		[[ $1 != STOP ]] || timeout 10 grep -q "^State:.T" <(
+			until grep "^State:.T" "/proc/$pid/status"; do :; done)' "$1" "$2"
+}
+
+# agent_ends NAME CODE SECONDS: within that time, with that exit code.
+agent_ends() {
+	local code=0
+
+	timeout "$3" tail -f --pid="${agent_job[$1]}" /dev/null ||
+		{ echo "agent $1 still runs after $3 s"; return 1; }
+	wait "${agent_job[$1]}" || code=$?
+	[[ $code == "$2" ]] || { echo "agent $1 ended with $code, not $2"; return 1; }
+}
+
+standby_start() { # OPTIONS...
+	agent_start standby b --standby --listen "$standby_ip:$port" --vm "$(guest_pid b)" "$@"
+	wait_line "$work/standby.log" 'listening on' 30
+}
+
+primary_start() { # OPTIONS...
+	agent_start primary a --vm "$(guest_pid a)" --to "$standby_ip:$port" "$@"
+}
+
+protected() { # [FROM]
+	wait_line "$work/primary.log" "$(event protected)" 90 "${1:-1}"
+}
+
+# epochs N: N more checkpoints were acknowledged.
+epochs() {
+	local from
+
+	from=$(lines "$work/primary.log")
+	wait_count "$work/primary.log" "$(event epoch)" "$1" $((from + 1))
+}
+
+# wait_count FILE PATTERN N FROM: until N lines match.
+wait_count() {
+	local tail_pid found=0
+
+	exec 3< <(exec tail -n "+$4" -F "$1" 2>/dev/null)
+	tail_pid=$!
+	[[ $(timeout 60 grep -m "$3" -E -c -- "$2" <&3) == "$3" ]] || found=1
+	kill "$tail_pid" 2>/dev/null
+	exec 3<&-
+	((!found)) || echo "no $3 lines '$2' in ${1##*/} within 60 s"
+	return $found
+}
+
+agent_status() { # HOST FIELD: its value
+	on "$1" "$agent" status | sed -n "s/^$2  *//p"
+}
+
+# ---- the client ----
+
+client_start() {
+	: >"$work/client.log"
+	# shellcheck disable=SC2016
+	"$lab" run client -- sh -c 'echo $$ >/run/client.pid; exec "$@"' client \
+		"$build/services/redis/client" "$guest_ip" >"$work/client.log" 2>&1 &
+	followers+=($!)
+	wait_line "$work/client.log" '^ack 10 ' 90
+}
+
+# served N: N more records were acknowledged.
+served() {
+	local acks
+
+	acks=$(grep -c '^ack' "$work/client.log")
+	wait_line "$work/client.log" "^ack $((acks + $1)) " 120
+}
+
+client_stop() {
+	# shellcheck disable=SC2016
+	on client sh -c 'kill -TERM "$(cat /run/client.pid)"' &&
+		wait_line "$work/client.log" '^result ' 60
+}
+
+# frames_start: the guest's frames as they arrive from host a, a line each.
+frames_start() {
+	"$lab" run client -- tcpdump -i a0 -l -n --immediate-mode ether src "$guest_mac" \
+		>"$work/frames.log" 2>"$work/frames.err" &
+	followers+=($!)
+	wait_line "$work/frames.err" 'listening on' 30
+}
