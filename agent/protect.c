@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "protect.h"
+#include "ramhash.h"
 #include "report.h"
 
 /* A dirty set this small goes into the first checkpoint. */
@@ -160,6 +161,7 @@ static void protect_stopped(void *arg)
 	}
 	if (p->options->debug_break == OPTIONS_BREAK_ACK_EARLY)
 		guard_commit(p->guard, &why);
+	ramhash_report(p->guard->vm->pid, p->guard->blocks, p->epoch.number);
 	stream_begin(p->stream, p->link, &p->guard->session, p->guard->blocks,
 		     p->epoch.number, false, false);
 	stream_collect(p->stream, protect_collected, p);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ramhash.h"
 #include "report.h"
 #include "store.h"
 
@@ -38,6 +39,10 @@ bool store_applied(const struct store *store)
 
 static void store_apply_next(struct store *store)
 {
+	uint64_t number = epoch_number(store->applying);
+
+	report_event("applied", "epoch:u", number);
+	ramhash_report(store->target.vm, store->target.blocks, number);
 	epoch_reset(store->applying);
 	if (!store->collecting)
 		store->collecting = store->applying;
@@ -59,10 +64,8 @@ static void store_slice(void *arg)
 		store->broken(store->arg, &why);
 		return;
 	}
-	if (!more) {
-		report_event("applied", "epoch:u", epoch_number(store->applying));
+	if (!more)
 		store_apply_next(store);
-	}
 	if (store->applying)
 		loop_timer_set(store->loop, &store->timer, 0);
 	if (!more)
