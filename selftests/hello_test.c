@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * hello_test: what the two sides tell each other is read with distrust, and what
+ * does not fit is refused with a sentence.
+ *
+ *	hello_test
+ *
+ * Needs no privileges and no module.
+ */
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "frame.h"
+#include "hello.h"
+#include "tap.h"
+
+#define MIB	(1ull << 20)
+
+static void fill(struct hello *hello)
+{
+	memset(hello, 0, sizeof(*hello));
+	ramblock_init(&hello->blocks);
+	strcpy(hello->qemu, "7.2.22");
+	hello->qemu_major = 7;
+	hello->qemu_minor = 2;
+	strcpy(hello->machine, "pc-q35-7.2");
+	hello->ram_bytes = 256 * MIB;
+	hello->nr_vcpus = 2;
+	hello->timeout_ms = 2000;
+	hello->interval_ms = 100;
+	ramblock_add(&hello->blocks, "pc.ram", 256 * MIB, true);
+	ramblock_add(&hello->blocks, "pc.bios", 262144, false);
+}
+
+static bool parses(const char *text, size_t len)
+{
+	struct hello hello;
+	struct why why = { .text = "" };
+	int err = hello_parse(&hello, text, len, &why);
+
+	hello_free(&hello);
+	return err ? why.text[0] == '\0' : true;
+}
+
+/* Where @from is in @text, @to instead. */
+static char *with(const char *text, const char *from, const char *to)
+{
+	const char *at = strstr(text, from);
+	char *out = malloc(strlen(text) + strlen(to) + 1);
+
+	if (!at || !out)
+		tap_die("the greeting has no %s", from);
+	memcpy(out, text, (size_t)(at - text));
+	strcpy(out + (at - text), to);
+	strcat(out, at + strlen(from));
+	return out;
+}
+
+static void refused(const char *text, const char *from, const char *to)
+{
+	char *changed = with(text, from, to);
+
+	tap_ok(!parses(changed, strlen(changed)), "%s is refused with a sentence", to);
+	free(changed);
+}
+
+static void test_round_trip(const char *text)
+{
+	struct hello want, got;
+	struct why why;
+	int err;
+
+	fill(&want);
+	err = hello_parse(&got, text, strlen(text), &why);
+	tap_ok(!err && !strcmp(got.qemu, want.qemu) && !strcmp(got.machine, want.machine) &&
+	       got.ram_bytes == want.ram_bytes && got.nr_vcpus == want.nr_vcpus &&
+	       got.timeout_ms == want.timeout_ms && got.interval_ms == want.interval_ms &&
+	       got.blocks.nr == 2 && !strcmp(got.blocks.blocks[1].name, "pc.bios") &&
+	       got.blocks.blocks[0].big && !got.blocks.blocks[1].big, "what is written is read");
+	hello_free(&got);
+	hello_free(&want);
+}
+
+static void test_damaged(const char *text)
+{
+	size_t len = strlen(text), i;
+	unsigned int wrong = 0;
+	char *copy;
+
+	for (i = 0; i < len; i++)
+		wrong += parses(text, i);
+	tap_ok(!wrong, "cut at each of %zu bytes: refused with a sentence", len);
+
+	/* Some of these are as good as the original; none may do harm. */
+	copy = strdup(text);
+	for (i = 0; i < len * 8; i++) {
+		copy[i / 8] ^= (char)(1u << i % 8);
+		parses(copy, len);
+		copy[i / 8] ^= (char)(1u << i % 8);
+	}
+	tap_ok(true, "each of %zu bits flipped: survived", len * 8);
+	free(copy);
+}
+
+static void test_forged(const char *text)
+{
+	refused(text, "\"protocol\":1", "\"protocol\":2");
+	refused(text, "\"protocol\":1", "\"protocol\":\"1\"");
+	refused(text, "\"vcpus\":2", "\"vcpus\":-2");
+	refused(text, "\"vcpus\":2", "\"vcpus\":1e300");
+	refused(text, "\"timeout-ms\":2000", "\"timeout-ms\":0");
+	refused(text, "\"pc-q35-7.2\"", "\"\\u001b[2J\"");
+	refused(text, "\"pc-q35-7.2\"", "\"pc\\u0000q35\"");
+	refused(text, "\"pc-q35-7.2\"", "[]");
+	refused(text, "\"fence\":false", "\"fence\":0");
+	refused(text, "\"bytes\":262144", "\"bytes\":0");
+	refused(text, "\"bytes\":262144", "\"bytes\":4095");
+	refused(text, "\"bytes\":262144", "\"bytes\":9223372036854775807");
+	refused(text, "\"pc.bios\"", "\"pc.ram\"");
+	tap_ok(!parses("[]", 2) && !parses("null", 4) && !parses("{}", 2),
+	       "no object, or an empty one");
+}
+
+/* One field of the standby differs. */
+#define DIFFERS(change, word) do {						\
+	struct hello primary, standby;						\
+	struct why why = { .text = "" };					\
+	int err;								\
+										\
+	fill(&primary);								\
+	fill(&standby);								\
+	change;									\
+	err = hello_match(&primary, &standby, &why);				\
+	tap_ok(err < 0 && strstr(why.text, word), "refused: %s", why.text);	\
+	hello_free(&primary);							\
+	hello_free(&standby);							\
+} while (0)
+
+static void test_match(void)
+{
+	struct hello primary, standby;
+	struct why why;
+
+	fill(&primary);
+	fill(&standby);
+	standby.blocks.blocks[0].hva = 0x7f0000000000;
+	standby.qemu_major = 10;
+	tap_ok(!hello_match(&primary, &standby, &why) &&
+	       primary.blocks.blocks[0].hva == 0x7f0000000000,
+	       "what fits is accepted, also a newer QEMU, and gets its addresses");
+	hello_free(&primary);
+	hello_free(&standby);
+
+	DIFFERS(strcpy(standby.machine, "pc-i440fx-7.2"), "machine");
+	DIFFERS(standby.ram_bytes = 512 * MIB, "RAM");
+	DIFFERS(standby.nr_vcpus = 1, "vCPU");
+	DIFFERS(standby.qemu_major = 6, "older");
+	DIFFERS(standby.fence = true, "--fence-command");
+	DIFFERS(primary.fence = true, "--fence-command");
+	DIFFERS(standby.blocks.blocks[0].size = 128 * MIB, "pc.ram");
+	DIFFERS(strcpy(standby.blocks.blocks[1].name, "other"), "pc.bios");
+}
+
+int main(void)
+{
+	struct hello hello;
+	char *text;
+
+	fill(&hello);
+	text = hello_write(&hello);
+	hello_free(&hello);
+	if (!text)
+		tap_die("no memory");
+	test_round_trip(text);
+	test_damaged(text);
+	test_forged(text);
+	test_match();
+	free(text);
+	return tap_done();
+}
