@@ -1,0 +1,88 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# failover_test: a host loses its power under load; the guest goes on from the other
+# host with nothing lost, its memory is the primary's at the last checkpoint to the
+# byte, and it can be rebooted there. TAP.
+set -uo pipefail
+# shellcheck source=selftests/hosts.sh
+. "$(dirname "${BASH_SOURCE[0]}")/hosts.sh"
+
+# hashes NAME: "EPOCH HASH" for each checkpoint, sorted for join.
+hashes() {
+	sed -n 's/.*"event":"ram","epoch":\([0-9]*\),"hash":"\([0-9a-f]*\)".*/\1 \2/p' \
+		"$work/$1.log" | sort -k1,1
+}
+
+promoted_epoch() {
+	sed -n 's/.*"event":"promoted","epoch":\([0-9]*\),.*/\1/p' "$work/standby.log"
+}
+
+memory_equal() {
+	local both differ
+
+	both=$(join <(hashes primary) <(hashes standby))
+	differ=$(awk '$2 != $3' <<<"$both")
+	[[ ! $differ ]] || { echo "epoch, primary's, standby's:"; echo "$differ"; return 1; }
+	(($(wc -l <<<"$both") >= 10)) || { echo "too few checkpoints: $both"; return 1; }
+}
+
+# The memory changes from one checkpoint to the next, or equality would mean little.
+memory_changes() {
+	(($(hashes primary | cut -d' ' -f2 | sort -u | wc -l) >= 10))
+}
+
+promoted_is_compared() {
+	local epoch
+
+	epoch=$(promoted_epoch)
+	[[ $epoch ]] && join <(hashes primary) <(hashes standby) | grep -q "^$epoch "
+}
+
+nothing_lost() {
+	grep '^result .* lost=0 connection=kept ' "$work/client.log" ||
+		{ tail -n 3 "$work/client.log"; return 1; }
+}
+
+reboots() {
+	local from
+
+	from=$(lines "$work/b.guest")
+	qmp b '{"execute":"system_reset"}' &&
+		wait_line "$work/b.guest" '^guest: up' 90 $((from + 1)) &&
+		wait_line "$work/b.guest" '^guest: serves' 60 $((from + 1))
+}
+
+hosts_up
+must guest_start a
+must guest_start b -incoming defer
+must guest_up a
+must client_start
+
+agent_env=(VMREPL_DEBUG_HASH=1)
+must standby_start --timeout 4000 --fence-command "lab-power off a"
+must primary_start --timeout 4000 --fence-command "lab-power off b"
+check "the guest is protected" protected || die "not protected"
+check "checkpoints are made" epochs 12
+check "it serves meanwhile" served 20
+check "the twin on b waits" guest_status b inmigrate
+
+"$lab" kill a
+check "b's agent sees it" wait_line "$work/standby.log" "$(event lost)" 30
+check "it switches a off" wait_line "$work/standby.log" "$(event fenced)" 30
+check "it runs the guest" wait_line "$work/standby.log" "$(event promoted)" 60
+check "the guest runs on b" guest_runs b
+check "it serves its client" served 50
+check "the client ends" client_stop
+check "nothing acknowledged is lost, the connection is kept" nothing_lost
+note "$(grep '^result' "$work/client.log")"
+check "the standby's memory is the primary's at every checkpoint" memory_equal
+note "$(join <(hashes primary) <(hashes standby) | wc -l) checkpoints compared"
+check "also at the one that runs now" promoted_is_compared
+check "the memory is another at each checkpoint" memory_changes
+check "the guest reboots on b" reboots
+check "it serves again" client_start
+check "and goes on" served 20
+check "b's agent ends" agent_signal standby TERM
+check "with success" agent_ends standby 0 30
+check "the guest stays" guest_runs b
+done_testing
