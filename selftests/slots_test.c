@@ -301,6 +301,55 @@ static void test_unplug(struct vmm *v, struct consumer *c)
 	       "%s: and protected", kind_name);
 }
 
+/* @kind of memory that no session can protect, at @mem: it comes, and goes. */
+static void refused_slot(struct vmm *v, struct consumer *c, const char *kind,
+			 void *mem, uint64_t pages)
+{
+	struct vmrepl_layout l = {};
+
+	vmm_write(v, 0, 100, 20, 1, 0x91);
+	if (vmm_slot(v, 5, GUEST_C * VMM_PAGE, pages, mem, 0))
+		tap_die("a slot on %s: %s", kind, strerror(errno));
+	tap_ok(freeze_says_stale(c) &&
+	       expect_errno(expect_ioctl(c->fd, VMREPL_LAYOUT, &l), EOPNOTSUPP) &&
+	       freeze_says_stale(c), "%s: LAYOUT refuses %s", kind_name, kind);
+	vmm_write(v, 1, 110, 20, 1, 0x92);
+	vmm_slot(v, 5, 0, 0, mem, 0);
+	expect_epoch(c, 0);
+	tap_ok(expect_seen(c, 100, 30) && same(v, c),
+	       "%s: all goes on when it is gone, nothing lost", kind_name);
+}
+
+static void set_hugepages(int n)
+{
+	FILE *f = fopen("/proc/sys/vm/nr_hugepages", "w");
+
+	if (f) {
+		fprintf(f, "%d\n", n);
+		fclose(f);
+	}
+}
+
+static void test_refused_slots(struct vmm *v, struct consumer *c)
+{
+	size_t bytes = 2 << 20;
+	void *mem = mmap(NULL, bytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	munmap(mem, bytes);
+	refused_slot(v, c, "memory that is not there", mem, 16);
+
+	set_hugepages(4);
+	mem = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE |
+		   MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+	if (mem == MAP_FAILED) {
+		tap_skip("the host gives no huge pages: %s", strerror(errno));
+	} else {
+		refused_slot(v, c, "hugetlbfs", mem, bytes / VMM_PAGE);
+		munmap(mem, bytes);
+	}
+	set_hugepages(0);
+}
+
 struct churn {
 	struct vmm *vmm;
 	volatile bool stop;
@@ -369,6 +418,7 @@ int main(void)
 		test_alias(v, &c);
 		test_read_only(v, &c);
 		test_unplug(v, &c);
+		test_refused_slots(v, &c);
 		test_churn(v, &c);
 		stop(v, &c);
 	}
