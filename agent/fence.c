@@ -3,6 +3,7 @@
  * fence: one child at a time, watched through its pidfd.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
@@ -67,8 +68,9 @@ static void fence_run(void *arg)
 {
 	struct fence *fence = arg;
 	char *argv[] = { "sh", "-c", (char *)(uintptr_t)fence->command, NULL };
+	posix_spawn_file_actions_t files;
 	posix_spawnattr_t attr;
-	sigset_t none;
+	sigset_t none, pipe;
 	char vm[16];
 	int err;
 
@@ -76,12 +78,20 @@ static void fence_run(void *arg)
 	setenv("VMREPL_ROLE", fence->role, 1);
 	setenv("VMREPL_PEER", fence->peer, 1);
 	setenv("VMREPL_VM", vm, 1);
+	/* What we do with signals and the terminal is nothing to it. */
 	sigemptyset(&none);
+	sigemptyset(&pipe);
+	sigaddset(&pipe, SIGPIPE);
 	posix_spawnattr_init(&attr);
-	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK);
+	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK |
+				 POSIX_SPAWN_SETSIGDEF);
 	posix_spawnattr_setpgroup(&attr, 0);
 	posix_spawnattr_setsigmask(&attr, &none);
-	err = posix_spawn(&fence->child, "/bin/sh", NULL, &attr, argv, environ);
+	posix_spawnattr_setsigdefault(&attr, &pipe);
+	posix_spawn_file_actions_init(&files);
+	posix_spawn_file_actions_addopen(&files, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+	err = posix_spawn(&fence->child, "/bin/sh", &files, &attr, argv, environ);
+	posix_spawn_file_actions_destroy(&files);
 	posix_spawnattr_destroy(&attr);
 	if (err) {
 		fence->child = 0;

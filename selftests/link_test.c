@@ -1,0 +1,366 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * link_test: a connection over the loopback interface: frames in order, silence
+ * noticed, nonsense refused, nothing freed too early.
+ *
+ *	link_test
+ *
+ * Needs no privileges and no module.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <poll.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "link.h"
+#include "tap.h"
+
+#define BEAT_NS		(20 * NSEC_PER_MSEC)
+#define SILENCE_NS	(200 * NSEC_PER_MSEC)
+#define PATIENCE_NS	(10 * NSEC_PER_SEC)
+#define BIG_FRAMES	64
+
+/* One end. */
+struct end {
+	struct link *link;
+	bool up;
+	bool down;
+	bool closed;
+	bool put_off;
+	unsigned int frames;
+	unsigned int shown_again;
+	uint64_t bytes;
+	uint64_t last_epoch;
+	enum frame_type last_type;
+	char why[WHY_LEN];
+};
+
+static struct loop *loop;
+static struct link_addr addr;
+static struct link_door *door;
+static struct end near_end, far_end;
+
+static void on_up(void *arg)
+{
+	((struct end *)arg)->up = true;
+}
+
+static bool on_frame(void *arg, const struct frame *frame)
+{
+	struct end *end = arg;
+
+	if (end->put_off) {
+		end->put_off = false;
+		end->shown_again = 1;
+		return false;
+	}
+	end->frames++;
+	end->bytes += frame->length;
+	end->last_type = frame->type;
+	end->last_epoch = frame->epoch;
+	return true;
+}
+
+static void on_down(void *arg, const char *why)
+{
+	struct end *end = arg;
+
+	end->down = true;
+	snprintf(end->why, sizeof(end->why), "%s", why);
+}
+
+static void on_closed(void *arg)
+{
+	struct end *end = arg;
+
+	end->closed = true;
+	end->link = NULL;
+}
+
+static const struct link_handlers handlers = {
+	.up	= on_up,
+	.frame	= on_frame,
+	.down	= on_down,
+	.closed	= on_closed,
+};
+
+static void on_accept(void *arg, struct link_wire *wire, const char *peer)
+{
+	struct end *end = arg;
+
+	end->link = link_adopt(loop, &link_tcp, wire, peer, &handlers, end);
+}
+
+/* Runs the loop until @cond or patience ends. Value: whether it came true. */
+#define UNTIL(cond) ({							\
+	uint64_t end_ns = loop_now() + PATIENCE_NS;			\
+									\
+	while (!(cond) && loop_now() < end_ns)				\
+		loop_turn(loop, 10 * NSEC_PER_MSEC);			\
+	(cond);								\
+})
+
+static void open_both(void)
+{
+	struct why why;
+
+	memset(&near_end, 0, sizeof(near_end));
+	memset(&far_end, 0, sizeof(far_end));
+	near_end.link = link_connect(loop, &link_tcp, &addr, &handlers, &near_end, &why);
+	if (!near_end.link || !UNTIL(near_end.up && far_end.link))
+		tap_die("cannot connect on the loopback interface");
+}
+
+static void close_both(void)
+{
+	if (near_end.link)
+		link_close(near_end.link);
+	if (far_end.link)
+		link_close(far_end.link);
+	if (!UNTIL(!near_end.link && !far_end.link))
+		tap_die("a link does not close");
+}
+
+/* A plain socket to the door: whoever is no agent. */
+static int stranger(void)
+{
+	int fd = socket(addr.sa.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	memset(&far_end, 0, sizeof(far_end));
+	if (fd < 0 || connect(fd, (struct sockaddr *)&addr.sa, addr.len) ||
+	    !UNTIL(far_end.link))
+		tap_die("cannot connect on the loopback interface");
+	return fd;
+}
+
+/* Whether a socket was closed by the other side, and what it said before. */
+static size_t said(int fd, uint8_t *buf, size_t len)
+{
+	size_t have = 0;
+	ssize_t n;
+
+	while (have < len) {
+		struct pollfd p = { .fd = fd, .events = POLLIN };
+
+		if (poll(&p, 1, 5000) != 1)
+			break;
+		n = recv(fd, buf + have, len - have, 0);
+		if (n <= 0)
+			break;
+		have += (size_t)n;
+	}
+	return have;
+}
+
+struct big {
+	struct link_tx tx;
+	struct iovec iov[2 + FRAME_PAGES_MAX];
+	bool done;
+	bool sent;
+};
+
+static void big_done(struct link_tx *tx, bool sent)
+{
+	struct big *big = (struct big *)tx;
+
+	big->done = true;
+	big->sent = sent;
+}
+
+static struct {
+	struct frame_pages head;
+	struct frame_page pages[FRAME_PAGES_MAX];
+} desc;
+static uint8_t data[FRAME_PAGES_MAX * FRAME_PAGE_SIZE];
+static struct big bigs[BIG_FRAMES];
+
+/* The largest frame, its pages in pieces all over memory. */
+static void send_big(struct link *link, struct big *big)
+{
+	unsigned int i;
+
+	memset(big, 0, sizeof(*big));
+	desc.head.nr = FRAME_PAGES_MAX;
+	desc.head.nr_data = FRAME_PAGES_MAX;
+	big->tx.iov = big->iov;
+	big->tx.n = 2 + FRAME_PAGES_MAX;
+	big->tx.done = big_done;
+	big->iov[1].iov_base = &desc;
+	big->iov[1].iov_len = sizeof(desc);
+	for (i = 0; i < FRAME_PAGES_MAX; i++) {
+		desc.pages[i].page = i;
+		big->iov[2 + i].iov_base = data + (FRAME_PAGES_MAX - 1 - i) * FRAME_PAGE_SIZE;
+		big->iov[2 + i].iov_len = FRAME_PAGE_SIZE;
+	}
+	link_send(link, &big->tx, FRAME_PAGES, 1);
+}
+
+static void test_frames(void)
+{
+	unsigned int i, sent = 0;
+
+	open_both();
+	link_send_copy(near_end.link, FRAME_HELLO, 0, "{}", 2);
+	tap_ok(UNTIL(far_end.frames == 1) && far_end.last_type == FRAME_HELLO &&
+	       far_end.bytes == 2, "a frame arrives");
+	link_send_copy(far_end.link, FRAME_ACK, 42, NULL, 0);
+	tap_ok(UNTIL(near_end.frames == 1) && near_end.last_epoch == 42, "and an answer");
+
+	for (i = 0; i < BIG_FRAMES; i++)
+		send_big(near_end.link, &bigs[i]);
+	tap_ok(UNTIL(far_end.frames == 1 + BIG_FRAMES) && !far_end.down,
+	       "%u frames of 1 MiB in 258 pieces each arrive whole", BIG_FRAMES);
+	for (i = 0; i < BIG_FRAMES; i++)
+		sent += bigs[i].sent;
+	tap_ok(sent == BIG_FRAMES, "each is handed back as sent");
+
+	far_end.put_off = true;
+	link_send_copy(near_end.link, FRAME_ACK, 7, NULL, 0);
+	link_send_copy(near_end.link, FRAME_ACK, 8, NULL, 0);
+	UNTIL(far_end.shown_again);
+	i = far_end.frames;
+	loop_turn(loop, 50 * NSEC_PER_MSEC);
+	tap_ok(far_end.frames == i, "a frame that was put off waits");
+	link_resume(far_end.link);
+	tap_ok(UNTIL(far_end.frames == i + 2) && far_end.last_epoch == 8,
+	       "and comes again, and what is behind it");
+	close_both();
+	tap_ok(near_end.closed && far_end.closed, "both ends are closed");
+}
+
+static void test_lost(void)
+{
+	unsigned int i, back = 0;
+	uint64_t start;
+
+	open_both();
+	for (i = 0; i < BIG_FRAMES; i++)
+		send_big(near_end.link, &bigs[i]);
+	link_close(far_end.link);
+	UNTIL(!near_end.link);
+	for (i = 0; i < BIG_FRAMES; i++)
+		back += bigs[i].done;
+	tap_ok(near_end.down && back == BIG_FRAMES,
+	       "the other end closes: it is noticed and every frame is handed back");
+	close_both();
+
+	/* Neither end says anything on its own. */
+	open_both();
+	start = loop_now();
+	link_watch(near_end.link, BEAT_NS, SILENCE_NS);
+	UNTIL(near_end.down);
+	tap_ok(near_end.down && loop_now() - start >= SILENCE_NS &&
+	       strstr(near_end.why, "no sign of life"), "silence is noticed: %s", near_end.why);
+	close_both();
+
+	open_both();
+	link_send_copy(near_end.link, FRAME_HELLO, 0, "{}", 2);
+	UNTIL(far_end.frames);
+	link_watch(near_end.link, BEAT_NS, SILENCE_NS);
+	link_watch(far_end.link, BEAT_NS, SILENCE_NS);
+	start = loop_now();
+	while (loop_now() - start < 3 * SILENCE_NS)
+		loop_turn(loop, BEAT_NS);
+	tap_ok(!near_end.down && !far_end.down, "heartbeats keep a quiet connection");
+	close_both();
+}
+
+static void test_nobody(void)
+{
+	struct link_addr nowhere;
+	struct why why;
+
+	if (!link_tcp.resolve("127.0.0.1:1", &nowhere, &why))
+		tap_die("%s", why.text);
+	memset(&near_end, 0, sizeof(near_end));
+	near_end.link = link_connect(loop, &link_tcp, &nowhere, &handlers, &near_end, &why);
+	tap_ok(near_end.link && UNTIL(near_end.closed) && near_end.down && !near_end.up,
+	       "nobody listens: %s", near_end.why);
+}
+
+static void test_strangers(void)
+{
+	static const char http[] = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+	struct frame_header head;
+	uint8_t buf[4096];
+	size_t n;
+	int fd;
+
+	fd = stranger();
+	send(fd, http, sizeof(http) - 1, MSG_NOSIGNAL);
+	tap_ok(UNTIL(far_end.closed) && far_end.down && !far_end.frames && !said(fd, buf, 1),
+	       "another protocol: closed without a word");
+	close(fd);
+
+	fd = stranger();
+	frame_seal(&head, FRAME_ACK, 0, 0, NULL, 0);
+	head.version++;
+	send(fd, &head, sizeof(head), MSG_NOSIGNAL);
+	UNTIL(far_end.closed);
+	n = said(fd, buf, sizeof(buf));
+	memcpy(&head, buf, sizeof(head));
+	tap_ok(far_end.down && n > sizeof(head) && head.magic == FRAME_MAGIC &&
+	       head.version == FRAME_VERSION && head.type == FRAME_REFUSE,
+	       "another version: refused in ours: %s", far_end.why);
+	close(fd);
+
+	fd = stranger();
+	frame_seal(&head, FRAME_ACK, 0, 0, NULL, 0);
+	send(fd, &head, sizeof(head), MSG_NOSIGNAL);
+	UNTIL(far_end.frames == 1);
+	frame_seal(&head, FRAME_ACK, 0, 1, NULL, 0);
+	send(fd, &head, sizeof(head) / 2, MSG_NOSIGNAL);
+	close(fd);
+	tap_ok(UNTIL(far_end.closed) && far_end.down && far_end.frames == 1,
+	       "cut within a frame: only the whole one was shown");
+
+	fd = stranger();
+	link_watch(far_end.link, BEAT_NS, SILENCE_NS);
+	tap_ok(UNTIL(far_end.closed) && far_end.down && !said(fd, buf, 1),
+	       "who says nothing is told nothing, and closed");
+	close(fd);
+}
+
+static void test_close_soon(void)
+{
+	open_both();
+	link_send_copy(near_end.link, FRAME_REFUSE, 0, "no", 2);
+	link_close_soon(near_end.link);
+	tap_ok(UNTIL(near_end.closed) && !near_end.down && UNTIL(far_end.closed) &&
+	       far_end.frames == 1 && far_end.last_type == FRAME_REFUSE,
+	       "what was queued is sent before an end");
+	close_both();
+}
+
+int main(void)
+{
+	struct sockaddr_in *in = (struct sockaddr_in *)&addr.sa;
+	struct why why;
+	int port;
+
+	loop = loop_new();
+	if (!loop)
+		tap_die("no io_uring");
+	/* Whichever port is free. */
+	for (port = 20000; port < 20100 && !door; port++) {
+		char text[32];
+
+		snprintf(text, sizeof(text), "127.0.0.1:%d", port);
+		if (!link_tcp.resolve(text, &addr, &why) || in->sin_port != htons((uint16_t)port))
+			tap_die("addresses are not understood");
+		door = link_tcp.listen(loop, &addr, on_accept, &far_end, &why);
+	}
+	if (!door)
+		tap_die("%s", why.text);
+	test_frames();
+	test_lost();
+	test_nobody();
+	test_strangers();
+	test_close_soon();
+	link_tcp.unlisten(door);
+	loop_free(loop);
+	return tap_done();
+}
