@@ -60,6 +60,13 @@ static void protect_begin(struct protect *p, bool live)
 	p->epoch.started = loop_now();
 }
 
+static void protect_stream_round(struct protect *p)
+{
+	stream_begin(p->stream, p->link, &p->guard->session, p->guard->blocks,
+		     p->epoch.number, true, p->round == 1);
+	stream_collect(p->stream, protect_live_collected, p);
+}
+
 static void protect_round(struct protect *p)
 {
 	struct why why;
@@ -82,9 +89,22 @@ static void protect_round(struct protect *p)
 		protect_module_error(p, err);
 		return;
 	}
-	stream_begin(p->stream, p->link, &p->guard->session, p->guard->blocks,
-		     p->epoch.number, true, p->round == 1);
-	stream_collect(p->stream, protect_live_collected, p);
+	protect_stream_round(p);
+}
+
+/*
+ * The first round's set is fixed while the guest stands and its I/O is drained:
+ * from here on whatever is written takes a fault that the module sees. A device
+ * that was told to write before would not. The copy is made while it runs again.
+ */
+static void protect_first_round(struct protect *p)
+{
+	struct why why;
+
+	protect_begin(p, true);
+	p->round = 1;
+	if (checkpoint_arm(&p->cp, &why) || checkpoint_fire(&p->cp, &why))
+		p->failed(p->arg, why.text);
 }
 
 static void protect_round_acked(struct protect *p)
@@ -137,8 +157,8 @@ static void protect_stopped(void *arg)
 		return;
 	}
 	p->epoch.stopped = loop_now();
-	err = session_freeze(&p->guard->session, p->epoch.number, false, &p->epoch.pages,
-			     &p->epoch.freeze_ns);
+	err = session_freeze(&p->guard->session, p->epoch.number, p->epoch.live,
+			     &p->epoch.pages, &p->epoch.freeze_ns);
 	if (err) {
 		/*
 		 * The layout can only be read while QEMU answers, which it does
@@ -147,6 +167,10 @@ static void protect_stopped(void *arg)
 		p->relayout = err == -ESTALE;
 		if (!p->relayout)
 			protect_module_error(p, err);
+		checkpoint_resume(&p->cp);
+		return;
+	}
+	if (p->epoch.live) {
 		checkpoint_resume(&p->cp);
 		return;
 	}
@@ -186,8 +210,14 @@ static void protect_resumed(void *arg, int err, const struct why *cause)
 		report_event("layout", "epoch:u", p->epoch.number);
 		if (guard_layout(p->guard, &why))
 			p->again(p->arg, why.text);
+		else if (p->epoch.live)
+			protect_first_round(p);
 		else
 			protect_checkpoint(p);
+		return;
+	}
+	if (p->epoch.live) {
+		protect_stream_round(p);
 		return;
 	}
 	if (stream_end(p->stream, p->cp.state, p->cp.len)) {
@@ -295,7 +325,7 @@ void protect_start(struct protect *p, struct link *link)
 	p->relayout = false;
 	protect_set_phase(p, PROTECT_SYNCING);
 	loop_timer_set(p->loop, &p->line, NSEC_PER_SEC / 10);
-	protect_round(p);
+	protect_first_round(p);
 }
 
 void protect_halt(struct protect *p)
