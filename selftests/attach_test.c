@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * The calls of uapi/vmrepl.h: what is refused, with which error, and that a
- * refusal changes nothing; and that a detach leaves nothing behind.
+ * refusal changes nothing. What a detach leaves is in detach_test.c.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -11,7 +11,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -22,8 +21,6 @@
 #include "vmm.h"
 
 #define PAGES		1024UL
-#define CYCLES		20
-#define TRACEFS		"/sys/kernel/tracing"
 #define NO_MEMORY	((void *)8)
 
 static int device(void)
@@ -57,28 +54,6 @@ static void refused(struct vmm *v, int want, bool says_why,
 		tap_note("why: %s", a.why);
 	tap_ok(expect_errno(err, want) && !a.why[0] == !says_why &&
 	       (!v || expect_untouched(v)), "attach is refused: %s", name);
-}
-
-/* Does ftrace call us anywhere? */
-static bool hooks_are_on(void)
-{
-	static const char *const functions[] = {
-		"mark_page_dirty_in_slot ", "handle_mm_fault ",
-		"kvm_arch_commit_memory_region ", "kvm_vm_ioctl ",
-	};
-	FILE *f = fopen(TRACEFS "/enabled_functions", "r");
-	bool on = false;
-	char line[1024];
-
-	if (!f && !mount("tracefs", TRACEFS, "tracefs", 0, NULL))
-		f = fopen(TRACEFS "/enabled_functions", "r");
-	if (!f)
-		tap_die(TRACEFS "/enabled_functions: %s", strerror(errno));
-	while (fgets(line, sizeof(line), f))
-		for (unsigned int i = 0; i < 4; i++)
-			on |= !strncmp(line, functions[i], strlen(functions[i]));
-	fclose(f);
-	return on;
 }
 
 static void *wait_main(void *data)
@@ -362,7 +337,7 @@ static void test_second_attach(struct vmm *v)
 
 	expect_attach(&c, getpid(), 0);
 	consumer_watch(&c, v->ram, v->pages);
-	tap_ok(hooks_are_on(), "ftrace's list has the hooks while attached");
+	tap_ok(expect_hooks(), "ftrace's list has the hooks while attached");
 	tap_ok(expect_errno(expect_ioctl(c.fd, VMREPL_ATTACH, &a), EBUSY),
 	       "a second attach on the same file");
 	tap_ok(expect_errno(attach(&a), EBUSY), "a second attach on another file");
@@ -374,7 +349,7 @@ static void test_second_attach(struct vmm *v)
 	tap_ok(expect_same(v, &c, 0, PAGES) && expect_seen(&c, 60, 100),
 	       "the session goes on after both");
 	consumer_close(&c);
-	tap_ok(expect_untouched(v) && !hooks_are_on(),
+	tap_ok(expect_untouched(v) && !expect_hooks(),
 	       "close leaves neither logging nor hooks");
 }
 
@@ -407,104 +382,6 @@ static void test_permission(struct vmm *v)
 	tap_ok(expect_untouched(v), "the VM is untouched by it");
 }
 
-/* Is @page in the VMM's own dirty log of slot 0? Clears it, where not manual. */
-static bool vmm_log_has(struct vmm *v, uint64_t page)
-{
-	struct kvm_dirty_log log = { .slot = 0 };
-	uint64_t *bits = calloc(v->pages / 64 + 1, 8);
-	bool has;
-
-	log.dirty_bitmap = bits;
-	if (ioctl(v->vm, KVM_GET_DIRTY_LOG, &log))
-		tap_die("KVM_GET_DIRTY_LOG: %s", strerror(errno));
-	has = bits[page / 64] >> page % 64 & 1;
-	free(bits);
-	return has;
-}
-
-static int vmm_logs(struct vmm *v, bool on)
-{
-	return vmm_slot(v, 0, 0, v->pages, v->ram,
-			on ? KVM_MEM_LOG_DIRTY_PAGES : 0);
-}
-
-/* A VMM that wants its slots logged itself, as when QEMU migrates. */
-static void test_vmm_logs_too(enum vmm_ram kind)
-{
-	const char *name = kind == VMM_RAM_MEMFD ? "memfd" : "anonymous RAM";
-	struct vmm *v = vmm_create(kind, PAGES, 1);
-	struct consumer c;
-
-	vmm_logs(v, true);
-	expect_attach(&c, getpid(), 0);
-	consumer_watch(&c, v->ram, v->pages);
-	expect_epoch(&c, 0);
-	vmm_write(v, 0, 300, 20, 1, 11);
-	expect_epoch(&c, 0);
-	tap_ok(expect_same(v, &c, 0, PAGES) && expect_seen(&c, 300, 20),
-	       "%s: a slot that the VMM logs is protected too", name);
-	tap_ok(vmm_log_has(v, 310), "%s: and the VMM's own log still tells it",
-	       name);
-	consumer_close(&c);
-	tap_ok(vmm_slot_logged(v, 0, v->pages) && expect_guest_runs(v),
-	       "%s: the VMM's logging from before attach stays", name);
-	vmm_log_has(v, 0);
-	vmm_write(v, 0, 400, 20, 1, 12);
-	tap_ok(vmm_log_has(v, 410), "%s: and it goes on working", name);
-	vmm_logs(v, false);
-
-	expect_attach(&c, getpid(), 0);
-	vmm_logs(v, true);
-	consumer_close(&c);
-	tap_ok(vmm_slot_logged(v, 0, v->pages) && expect_guest_runs(v),
-	       "%s: the VMM's logging from while attached stays", name);
-	vmm_logs(v, false);
-
-	expect_attach(&c, getpid(), 0);
-	vmm_logs(v, true);
-	vmm_logs(v, false);
-	consumer_close(&c);
-	tap_ok(expect_untouched(v), "%s: on and off while attached: off", name);
-
-	vmm_logs(v, true);
-	expect_attach(&c, getpid(), 0);
-	consumer_watch(&c, v->ram, v->pages);
-	vmm_logs(v, false);
-	vmm_write(v, 0, 500, 20, 1, 13);
-	expect_epoch(&c, 0);
-	tap_ok(expect_same(v, &c, 0, PAGES), "%s: the VMM turned its logging off, we go on",
-	       name);
-	consumer_close(&c);
-	tap_ok(expect_untouched(v), "%s: on before, off while attached: off", name);
-	vmm_destroy(v);
-}
-
-static void test_cycles(struct vmm *v)
-{
-	int fine = 0;
-
-	for (int i = 0; i < CYCLES; i++) {
-		struct consumer c;
-		bool ok;
-
-		expect_attach(&c, getpid(), VMREPL_RING_MIN);
-		consumer_watch(&c, v->ram, v->pages);
-		vmm_write(v, 0, 100 + i, 50, 1, 1000 + i);
-		expect_epoch(&c, 0);
-		vmm_write(v, 0, 200 + i, 50, 2, 2000 + i);
-		/* Every third is left in the middle of an epoch. */
-		if (i % 3 == 0)
-			ok = !consumer_freeze(&c, 0);
-		else
-			ok = !consumer_epoch(&c, 0) &&
-			     expect_same(v, &c, 0, PAGES);
-		consumer_close(&c);
-		fine += ok && expect_untouched(v);
-	}
-	tap_ok(fine == CYCLES, "%d of %d times attached and detached", fine, CYCLES);
-	tap_ok(!hooks_are_on(), "and no hook is left");
-}
-
 /* VMs of other kinds; each is alone in this process. */
 static int bare_vm(int kvm, void *ram, size_t bytes)
 {
@@ -534,23 +411,13 @@ static void test_dirty_ring(int kvm)
 	close(vm);
 }
 
-static void set_hugepages(int n)
-{
-	FILE *f = fopen("/proc/sys/vm/nr_hugepages", "w");
-
-	if (f) {
-		fprintf(f, "%d\n", n);
-		fclose(f);
-	}
-}
-
 static void test_hugetlbfs(int kvm)
 {
 	size_t bytes = 2 << 20;
 	void *ram;
 	int vm;
 
-	set_hugepages(4);
+	expect_hugepages(4);
 	ram = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE |
 		   MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
 	if (ram == MAP_FAILED) {
@@ -562,7 +429,7 @@ static void test_hugetlbfs(int kvm)
 		close(vm);
 		munmap(ram, bytes);
 	}
-	set_hugepages(0);
+	expect_hugepages(0);
 }
 
 static void test_device_memory(int kvm)
@@ -633,11 +500,7 @@ int main(void)
 	test_layout(v);
 	test_second_attach(v);
 	test_permission(v);
-	test_cycles(v);
 	vmm_destroy(v);
-
-	test_vmm_logs_too(VMM_RAM_ANON);
-	test_vmm_logs_too(VMM_RAM_MEMFD);
 
 	kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 	test_dirty_ring(kvm);
@@ -646,6 +509,6 @@ int main(void)
 	test_not_mapped(kvm);
 	test_no_memory_yet(kvm);
 	close(kvm);
-	tap_ok(!hooks_are_on(), "at the end no hook is left");
+	tap_ok(!expect_hooks(), "at the end no hook is left");
 	return tap_done();
 }

@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mount.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -18,6 +19,7 @@
 
 /* Events come well within this, also on an emulated machine. */
 #define EXPECT_MS	60000
+#define EXPECT_TRACEFS	"/sys/kernel/tracing"
 
 static inline uint64_t expect_now_ms(void)
 {
@@ -130,6 +132,39 @@ static inline void expect_attach(struct consumer *c, pid_t pid,
 
 	if (err)
 		tap_die("attach: %s %s", strerror(err), c->attach.why);
+}
+
+/* Does ftrace call us anywhere? */
+static inline bool expect_hooks(void)
+{
+	static const char *const functions[] = {
+		"mark_page_dirty_in_slot ", "handle_mm_fault ",
+		"kvm_arch_commit_memory_region ", "kvm_vm_ioctl ",
+	};
+	FILE *f = fopen(EXPECT_TRACEFS "/enabled_functions", "r");
+	bool on = false;
+	char line[1024];
+
+	if (!f && !mount("tracefs", EXPECT_TRACEFS, "tracefs", 0, NULL))
+		f = fopen(EXPECT_TRACEFS "/enabled_functions", "r");
+	if (!f)
+		tap_die(EXPECT_TRACEFS "/enabled_functions: %s", strerror(errno));
+	while (fgets(line, sizeof(line), f))
+		for (unsigned int i = 0; i < 4; i++)
+			on |= !strncmp(line, functions[i], strlen(functions[i]));
+	fclose(f);
+	return on;
+}
+
+/* How many huge pages the host is to set aside; it may give fewer. */
+static inline void expect_hugepages(int n)
+{
+	FILE *f = fopen("/proc/sys/vm/nr_hugepages", "w");
+
+	if (f) {
+		fprintf(f, "%d\n", n);
+		fclose(f);
+	}
 }
 
 #endif /* _SELFTESTS_EXPECT_H */

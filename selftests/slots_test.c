@@ -320,16 +320,6 @@ static void refused_slot(struct vmm *v, struct consumer *c, const char *kind,
 	       "%s: all goes on when it is gone, nothing lost", kind_name);
 }
 
-static void set_hugepages(int n)
-{
-	FILE *f = fopen("/proc/sys/vm/nr_hugepages", "w");
-
-	if (f) {
-		fprintf(f, "%d\n", n);
-		fclose(f);
-	}
-}
-
 static void test_refused_slots(struct vmm *v, struct consumer *c)
 {
 	size_t bytes = 2 << 20;
@@ -338,7 +328,7 @@ static void test_refused_slots(struct vmm *v, struct consumer *c)
 	munmap(mem, bytes);
 	refused_slot(v, c, "memory that is not there", mem, 16);
 
-	set_hugepages(4);
+	expect_hugepages(4);
 	mem = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE |
 		   MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
 	if (mem == MAP_FAILED) {
@@ -347,7 +337,7 @@ static void test_refused_slots(struct vmm *v, struct consumer *c)
 		refused_slot(v, c, "hugetlbfs", mem, bytes / VMM_PAGE);
 		munmap(mem, bytes);
 	}
-	set_hugepages(0);
+	expect_hugepages(0);
 }
 
 struct churn {
