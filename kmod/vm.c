@@ -156,7 +156,8 @@ static int slots_refused(struct kvm *kvm, char *why)
 		}
 	}
 	mmap_read_unlock(kvm->mm);
-	mmput(kvm->mm);
+	/* Should it be the last one: not under slots_lock. */
+	mmput_async(kvm->mm);
 	return err;
 }
 

@@ -18,8 +18,8 @@
  * guest page, a host-side write and a RAM block of the VMM have in common: one
  * page may be seen at several guest addresses, or at none for a while.
  *
- * Closing the file, or the death of its owner, detaches. Nothing of it stays
- * in the guest, in the VMM or in KVM.
+ * Closing the file and unmapping its rings, or the death of the process that
+ * has them, detaches. Nothing of it stays in the guest, in the VMM or in KVM.
  *
  * All calls need CAP_SYS_ADMIN in the initial user namespace; open() fails
  * with EPERM without it. Calls on one file are serialised by the module.
