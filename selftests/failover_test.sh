@@ -59,8 +59,8 @@ must guest_up a
 must client_start
 
 agent_env=(VMREPL_DEBUG_HASH=1)
-must standby_start --timeout 4000 --fence-command "lab-power off a"
-must primary_start --timeout 4000 --fence-command "lab-power off b"
+must standby_start --timeout 5000 --fence-command "lab-power off a"
+must primary_start --timeout 5000 --fence-command "lab-power off b"
 check "the guest is protected" protected || die "not protected"
 check "checkpoints are made" epochs 12
 check "it serves meanwhile" served 20

@@ -203,6 +203,7 @@ guest_start() {
 	local host=$1 pid
 
 	shift
+	guest_end "$host"
 	must on "$host" "$top/tools/demo/guest-vm" "$image" guest -m 128M \
 		-qmp "unix:/run/test.qmp,server=on,wait=off" \
 		-qmp "unix:/run/stops.qmp,server=on,wait=off" "$@"
@@ -212,6 +213,15 @@ guest_start() {
 	"$lab" run "$host" -- tail -n +1 -f --pid="$pid" /run/guest.log \
 		>"$work/$host.guest" 2>/dev/null &
 	followers+=($!)
+}
+
+# guest_end HOST: kills it, if there is one, and takes its tap away.
+guest_end() {
+	# shellcheck disable=SC2016
+	on "$1" bash -c 'pid=$(cat /run/guest.pid) && kill -KILL "$pid" &&
+		timeout 20 tail -f --pid="$pid" /dev/null
+		rm -f /run/guest.pid /run/guest.log
+		! ip link show guest || ip link del guest' >/dev/null 2>&1
 }
 
 guest_up() { # HOST
@@ -263,11 +273,12 @@ agent_start() {
 	for item in "${agent_env[@]}"; do
 		env+=(--env "$item")
 	done
+	[[ ! -e $work/$name.log ]] || cat "$work/$name.log" >>"$work/$name.old"
 	: >"$work/$name.log"
 	# shellcheck disable=SC2016
 	"$lab" run "$host" "${env[@]}" -- bash -o pipefail -c \
 		'(echo $BASHPID >"/run/$0.pid"; exec "$@" --json /dev/stderr) 2>&1 | cat' \
-		"$name" "$agent" "$@" >"$work/$name.log" 2>&1 </dev/null &
+		"$name" "$agent" "$@" >>"$work/$name.log" 2>&1 </dev/null &
 	agent_job[$name]=$!
 	agent_host[$name]=$host
 }
@@ -277,6 +288,11 @@ agent_signal() { # NAME SIGNAL
 	on "${agent_host[$1]}" bash -c 'pid=$(cat "/run/$0.pid"); kill -s "$1" "$pid" || exit
 		[[ $1 != STOP ]] || timeout 10 grep -q "^State:.T" <(
 			until grep "^State:.T" "/proc/$pid/status"; do :; done)' "$1" "$2"
+}
+
+# agent_kill NAME: SIGKILL; returns when the process is gone.
+agent_kill() {
+	agent_signal "$1" KILL && agent_ends "$1" 137 30
 }
 
 # agent_ends NAME CODE SECONDS: within that time, with that exit code.
@@ -289,13 +305,17 @@ agent_ends() {
 	[[ $code == "$2" ]] || { echo "agent $1 ended with $code, not $2"; return 1; }
 }
 
+# Silence is a loss only after 10 s, unless the test says otherwise: a busy machine must
+# not look like a dead one.
 standby_start() { # OPTIONS...
-	agent_start standby b --standby --listen "$standby_ip:$port" --vm "$(guest_pid b)" "$@"
+	agent_start standby b --standby --listen "$standby_ip:$port" --vm "$(guest_pid b)" \
+		--timeout 10000 "$@"
 	wait_line "$work/standby.log" 'listening on' 30
 }
 
 primary_start() { # OPTIONS...
-	agent_start primary a --vm "$(guest_pid a)" --to "$standby_ip:$port" "$@"
+	agent_start primary a --vm "$(guest_pid a)" --to "$standby_ip:$port" \
+		--timeout 10000 "$@"
 }
 
 protected() { # [FROM]
