@@ -201,12 +201,16 @@ int migration_wait(struct qmp *q, int64_t deadline, char *status, size_t size, s
 
 	for (;;) {
 		err = migration_status(q, status, size, why);
-		if (err || !migration_busy(status))
+		if (err)
 			return err;
+		/* QEMU has no status yet until it takes up an incoming stream. */
+		if (status[0] && strcmp(status, "none") && !migration_busy(status))
+			return 0;
 		err = qmp_wait_event(q, "MIGRATION", (unsigned int)deadline_left(deadline), NULL,
 				     why);
 		if (err == -ETIMEDOUT)
-			return why_set(why, ETIMEDOUT, "QEMU's migration is still \"%s\"", status);
+			return why_set(why, ETIMEDOUT, "QEMU's migration is still \"%s\"",
+				       status[0] ? status : "none");
 		if (err)
 			return err;
 	}

@@ -59,7 +59,7 @@ bool migration_busy(const char *status);
  * @deadline:	deadline.h
  * @status:	gets how it ended
  *
- * Needs one of the settings above (events). Errors as qmp_command(); ETIMEDOUT.
+ * One must have been started, and one of the settings above be on (events). Errors as qmp_command(); ETIMEDOUT.
  */
 int migration_wait(struct qmp *q, int64_t deadline, char *status, size_t size, struct why *why);
 
