@@ -240,16 +240,16 @@ guest_runs() {
 	wait_line "$work/$1.guest" "^count [0-9]+" 30 $((from + ${2:-3}))
 }
 
-# qmp HOST COMMAND: the answer's last line, on the tests' own socket.
+# qmp HOST COMMAND [NAME]: the answer's last line, on the tests' own socket.
 qmp() {
 	on "$1" bash -c 'printf "%s\n" "{\"execute\":\"qmp_capabilities\"}" "$0" |
-		timeout 10 socat -t 5 - UNIX-CONNECT:/run/test.qmp' "$2" | tail -n 1
+		timeout 10 socat -t 5 - "UNIX-CONNECT:/run/$1.qmp"' "$2" "${3:-test}" | tail -n 1
 }
 
-guest_status() { # HOST STATUS
+guest_status() { # HOST STATUS [NAME]
 	local said
 
-	said=$(qmp "$1" '{"execute":"query-status"}')
+	said=$(qmp "$1" '{"execute":"query-status"}' "${3:-test}")
 	[[ $said == *"\"status\": \"$2\""* ]] || { echo "$said"; return 1; }
 }
 
