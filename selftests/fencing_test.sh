@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# fence_test: who may go on when the two sides have lost each other (I5, I1). With a
+# fencing_test: who may go on when the two sides have lost each other (I5, I1). With a
 # fence command only after it has succeeded, without one never by itself. TAP.
 set -uo pipefail
 # shellcheck source=selftests/hosts.sh
