@@ -3,7 +3,7 @@
 # clean_test: ends of agents and guests that are no failure of a host: nobody is
 # fenced or promoted, the guest goes on, and nothing of ours stays on it. TAP.
 set -uo pipefail
-# shellcheck source=selftests/hosts.sh
+# shellcheck source-path=SCRIPTDIR source=hosts.sh
 . "$(dirname "${BASH_SOURCE[0]}")/hosts.sh"
 
 standby_log=$work/standby.log

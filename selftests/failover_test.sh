@@ -4,7 +4,7 @@
 # host with nothing lost, its memory is the primary's at the last checkpoint to the
 # byte, and it can be rebooted there. TAP.
 set -uo pipefail
-# shellcheck source=selftests/hosts.sh
+# shellcheck source-path=SCRIPTDIR source=hosts.sh
 . "$(dirname "${BASH_SOURCE[0]}")/hosts.sh"
 
 # hashes NAME: "EPOCH HASH" for each checkpoint, sorted for join.

@@ -3,7 +3,7 @@
 # fencing_test: who may go on when the two sides have lost each other (I5, I1). With a
 # fence command only after it has succeeded, without one never by itself. TAP.
 set -uo pipefail
-# shellcheck source=selftests/hosts.sh
+# shellcheck source-path=SCRIPTDIR source=hosts.sh
 . "$(dirname "${BASH_SOURCE[0]}")/hosts.sh"
 
 primary_log=$work/primary.log

@@ -7,7 +7,7 @@
 # is frozen, so the next one is made and never acknowledged: the guest goes on and
 # answers pings, and not one frame of it may arrive until the standby is thawed.
 set -uo pipefail
-# shellcheck source=selftests/hosts.sh
+# shellcheck source-path=SCRIPTDIR source=hosts.sh
 . "$(dirname "${BASH_SOURCE[0]}")/hosts.sh"
 
 interval=3000

@@ -5,7 +5,8 @@
 # In $work:	a.guest, b.guest	the guests' consoles
 #		NAME.log		what an agent said, its events among it
 #		client.log, frames.log	the redis client; frames the client got
-# Nothing here waits without a limit, and nothing waits for time to pass.
+# VMREPL_KEEP=1 leaves that directory. Nothing here waits without a limit, and nothing
+# waits for time to pass.
 # shellcheck shell=bash
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -84,7 +85,11 @@ finish() {
 		"$lab" down --all >/dev/null 2>&1
 	fi
 	wait 2>/dev/null
-	[[ ${VMREPL_KEEP:-} ]] && note "kept $work" || rm -rf "$work"
+	if [[ ${VMREPL_KEEP:-} ]]; then
+		note "kept $work"
+	else
+		rm -rf "$work"
+	fi
 	exit $code
 }
 
@@ -242,6 +247,7 @@ guest_runs() {
 
 # qmp HOST COMMAND [NAME]: the answer's last line, on the tests' own socket.
 qmp() {
+	# shellcheck disable=SC2016
 	on "$1" bash -c 'printf "%s\n" "{\"execute\":\"qmp_capabilities\"}" "$0" |
 		timeout 10 socat -t 5 - "UNIX-CONNECT:/run/$1.qmp"' "$2" "${3:-test}" | tail -n 1
 }

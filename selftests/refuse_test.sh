@@ -4,7 +4,7 @@
 # primary: a sentence that says what is wrong and what to do, a failure, and a guest
 # that nobody has touched. TAP.
 set -uo pipefail
-# shellcheck source=selftests/hosts.sh
+# shellcheck source-path=SCRIPTDIR source=hosts.sh
 . "$(dirname "${BASH_SOURCE[0]}")/hosts.sh"
 
 primary_log=$work/primary.log
