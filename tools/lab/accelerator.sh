@@ -6,9 +6,10 @@ PROBE_SECONDS=30
 
 # The lab's QEMU with its own firmware and with the libraries that this machine has
 # not got, and what all its machines have in common.
-EMULATOR=(env "LD_LIBRARY_PATH=$CACHE/emulator/usr/lib/x86_64-linux-gnu"
+EMULATOR_PROGRAM=(env "LD_LIBRARY_PATH=$CACHE/emulator/usr/lib/x86_64-linux-gnu"
 	"$CACHE/emulator/usr/bin/qemu-system-x86_64"
-	-L "$CACHE/emulator/usr/share/qemu" -L "$CACHE/emulator/usr/share/seabios"
+	-L "$CACHE/emulator/usr/share/qemu" -L "$CACHE/emulator/usr/share/seabios")
+EMULATOR=("${EMULATOR_PROGRAM[@]}"
 	-M q35 -nodefaults -display none -no-reboot)
 
 kernel_image() {

@@ -15,6 +15,7 @@ SUMMARY=(
 	dmesg-check "fail if a host's kernel reported trouble"
 	kernel-build-dir 'print the directory to build modules with (KDIR)'
 	kernel-release 'print the release of the host kernel'
+	emulator 'print the command of the lab'\''s own QEMU (10.0), to run guests with it too'
 	package 'unpack a Debian package into the cache and print where'
 	guest-image 'build a guest to run inside the hosts'
 )
@@ -60,6 +61,7 @@ Looks through the console, and the kernel'\''s messages if it runs, for warnings
 bugs, lockups and the like; prints them and fails if there are any.'
 	[kernel-build-dir]='[--kernel SERIES]'
 	[kernel-release]='[--kernel SERIES]'
+	[emulator]=''
 	[package]='NAME
 NAME is a package of this Debian release; what it depends on comes along unless it
 is installed on this machine.'
