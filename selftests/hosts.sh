@@ -150,6 +150,12 @@ build_image() {
 		--add "$redis/usr/bin/redis-check-rdb:/usr/bin/redis-server"
 }
 
+# VMREPL_MODULE_OPTIONS may break it on purpose.
+load_module() {
+	# shellcheck disable=SC2086
+	must on a insmod "$top/vmrepl.ko" ${VMREPL_MODULE_OPTIONS:-}
+}
+
 # Boots what is not there, a host again after its power was cut.
 host_up() {
 	if is_up "$1"; then
@@ -157,7 +163,7 @@ host_up() {
 	else
 		must "$lab" up "$1"
 	fi
-	[[ $1 != a ]] || must on a insmod "$top/vmrepl.ko"
+	[[ $1 != a ]] || load_module
 }
 
 hosts_up() {
@@ -172,7 +178,7 @@ hosts_up() {
 		host_up b
 	else
 		must "$lab" pair
-		must on a insmod "$top/vmrepl.ko"
+		load_module
 	fi
 	"$lab" power ok
 }

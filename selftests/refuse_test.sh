@@ -7,7 +7,6 @@ set -uo pipefail
 # shellcheck source-path=SCRIPTDIR source=hosts.sh
 . "$(dirname "${BASH_SOURCE[0]}")/hosts.sh"
 
-primary_log=$work/primary.log
 standby_log=$work/standby.log
 nobody=$standby_ip:7799
 
@@ -228,7 +227,7 @@ vm_end a m
 vm_end b m
 check "the standby's agent ends with its VM" agent_ends standby 1 20
 must on b sh -c 'truncate -s 4M /run/disk'
-disk=(-drive file=/run/disk,format=raw,if=virtio,readonly=on)
+disk=(-drive "file=/run/disk,format=raw,if=virtio,readonly=on")
 # shellcheck disable=SC2046
 vm a m "${q35[@]}" $(vm_qmp m) $(vm_net m) "${disk[@]}"
 # shellcheck disable=SC2046
