@@ -22,6 +22,8 @@ guest_mac=52:54:00:76:6d:01
 standby_ip=10.77.0.2
 port=7788
 
+# Where results go, also from within a command of check or must.
+exec 5>&1
 work=$(mktemp -d)
 count=0
 failed=0
@@ -56,6 +58,7 @@ note() {
 die() {
 	local file
 
+	exec >&5
 	note "$*"
 	for file in "$work"/*.log; do
 		[[ ! -s $file ]] || { note "${file##*/}:"; tail -n 15 "$file" | sed 's/^/#   /'; }
@@ -66,7 +69,7 @@ die() {
 
 # must COMMAND...: it has to succeed for the test to go on.
 must() {
-	"$@" >"$work/said" 2>&1 || { sed 's/^/# /' "$work/said"; die "failed: $*"; }
+	"$@" >"$work/said" 2>&1 || { sed 's/^/# /' "$work/said" >&5; die "failed: $*"; }
 }
 
 says_no() {
@@ -209,15 +212,17 @@ clear_host() {
 # ---- the guest ----
 
 # guest_start HOST [QEMU OPTIONS...]: -incoming defer on b makes it the twin. Two more
-# QMP sockets are there for the tests; the agent takes the first of the three.
+# QMP sockets are there for the tests; the agent takes the first of the three. VHOST and
+# GUEST_QEMU in the environment are for guest-vm.
 guest_start() {
 	local host=$1 pid
 
 	shift
 	guest_end "$host"
-	must on "$host" "$top/tools/demo/guest-vm" "$image" guest -m 128M \
+	on "$host" env VHOST="${VHOST:-off}" ${GUEST_QEMU:+GUEST_QEMU="$GUEST_QEMU"} \
+		"$top/tools/demo/guest-vm" "$image" guest -m 128M \
 		-qmp "unix:/run/test.qmp,server=on,wait=off" \
-		-qmp "unix:/run/stops.qmp,server=on,wait=off" "$@"
+		-qmp "unix:/run/stops.qmp,server=on,wait=off" "$@" || return 1
 	pid=$(guest_pid "$host")
 	rm -f "$work/$host.guest"
 	: >"$work/$host.guest"
