@@ -32,26 +32,35 @@ static void fence_exited(void *arg, int res)
 {
 	struct fence *fence = arg;
 	int status = 0;
+	bool known;
 
-	(void)res;
 	fence->op = NULL;
 	loop_timer_cancel(fence->loop, &fence->timer);
 	close(fence->pidfd);
-	waitpid(fence->child, &status, 0);
+	/* It could not be watched and may still run: killed, it is no success. */
+	if (res < 0)
+		kill(-fence->child, SIGKILL);
+	/* Somebody else may have taken its exit code, as where SIGCHLD is ignored. */
+	known = waitpid(fence->child, &status, 0) == fence->child;
 	fence->child = 0;
-	if (WIFEXITED(status) && WEXITSTATUS(status) == 0) {
+	if (known && WIFEXITED(status) && WEXITSTATUS(status) == 0) {
 		fence->active = false;
 		report_event("fenced", "runs:u", (uint64_t)fence->runs);
 		fence->success(fence->arg);
 		return;
 	}
-	if (WIFSIGNALED(status))
+	if (!known)
+		report_warn("nobody knows how the fence command ended; trying again in %" PRIu64 " s",
+			    FENCE_RETRY_NS / NSEC_PER_SEC);
+	else if (WIFSIGNALED(status))
 		report_warn("fence command was ended by signal %d; trying again in %" PRIu64 " s",
 			    WTERMSIG(status), FENCE_RETRY_NS / NSEC_PER_SEC);
 	else
 		report_warn("fence command failed with exit code %d; trying again in %" PRIu64 " s",
 			    WEXITSTATUS(status), FENCE_RETRY_NS / NSEC_PER_SEC);
-	report_event("fence-failed", "status:u", (uint64_t)status);
+	report_event("fence-failed", "known:b exit:u signal:u", known,
+		     (uint64_t)(known && WIFEXITED(status) ? WEXITSTATUS(status) : 0),
+		     (uint64_t)(known && WIFSIGNALED(status) ? WTERMSIG(status) : 0));
 	fence_retry(fence);
 }
 
@@ -136,6 +145,22 @@ bool fence_stop(struct fence *fence)
 	loop_timer_cancel(fence->loop, &fence->timer);
 	fence->active = false;
 	return true;
+}
+
+void fence_close(struct fence *fence)
+{
+	if (!fence->active)
+		return;
+	loop_timer_cancel(fence->loop, &fence->timer);
+	if (fence->child) {
+		loop_cancel(fence->loop, fence->op);
+		fence->op = NULL;
+		kill(-fence->child, SIGKILL);
+		close(fence->pidfd);
+		/* Its exit code is nobody's any more: init has it when we end. */
+		fence->child = 0;
+	}
+	fence->active = false;
 }
 
 bool fence_active(const struct fence *fence)

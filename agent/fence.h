@@ -54,6 +54,11 @@ void fence_start(struct fence *fence, struct loop *loop, uint64_t delay_ns);
  * still succeed, and it is not stopped.
  */
 bool fence_stop(struct fence *fence);
+/*
+ * The program ends: a command that runs is killed, and @success is not called
+ * any more.
+ */
+void fence_close(struct fence *fence);
 /* Whether it is under way. */
 bool fence_active(const struct fence *fence);
 /* Times the command was started. */

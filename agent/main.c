@@ -121,6 +121,8 @@ static int main_serve(const struct options *options)
 	}
 	/* Sockets say it with EPIPE. */
 	signal(SIGPIPE, SIG_IGN);
+	/* Inherited as ignored it would take the fence command's exit code away. */
+	signal(SIGCHLD, SIG_DFL);
 	/*
 	 * A host that is short of memory or time must not make us look dead to
 	 * the other side. Where that is not allowed we go on without.

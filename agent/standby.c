@@ -389,6 +389,9 @@ static void standby_fenced(void *arg)
 	struct standby *s = arg;
 	struct why why;
 
+	/* Its own VM, or its right to run it, may be gone since it was lost. */
+	if (!s->store.valid)
+		return;
 	report_phase("fenced: the primary is off");
 	if (standby_promote(s, &why)) {
 		report_error("cannot take over: %s", why.text);
@@ -525,6 +528,7 @@ static void standby_close(struct standby *s)
 {
 	unsigned int i;
 
+	fence_close(&s->fence);
 	if (s->door)
 		s->options->ops->unlisten(s->door);
 	for (i = 0; i < STANDBY_VISITORS; i++)

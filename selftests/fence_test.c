@@ -8,9 +8,11 @@
  * again after two.
  */
 #include <errno.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "fence.h"
@@ -61,6 +63,8 @@ int main(void)
 {
 	struct fence fence;
 	uint64_t start;
+	pid_t child;
+	int status;
 
 	loop = loop_new();
 	if (!loop || !mkdtemp(dir) || chdir(dir))
@@ -105,6 +109,28 @@ int main(void)
 	tap_ok(!successes && fence_active(&fence), "one that does not exist is no success");
 	fence_stop(&fence);
 
+	/* The kernel reaps for us then, and no exit code is left to be read. */
+	signal(SIGCHLD, SIG_IGN);
+	fence = make("until [ -e begun ]; do :; done; exit 1");
+	fence_start(&fence, loop, 0);
+	UNTIL(fence.child, 5 * NSEC_PER_SEC);
+	if (system("touch begun") != -1)
+		tap_die("a program's exit code is not lost");
+	UNTIL(fence_runs(&fence) == 1 && !fence.child, 5 * NSEC_PER_SEC);
+	tap_ok(!successes && fence_active(&fence), "one whose exit code is lost is no success");
+	fence_stop(&fence);
+	signal(SIGCHLD, SIG_DFL);
+
+	fence = make("touch running; until [ -e closed ]; do :; done");
+	fence_start(&fence, loop, 0);
+	UNTIL(exists("running"), 5 * NSEC_PER_SEC);
+	child = fence.child;
+	fence_close(&fence);
+	tap_ok(!fence_active(&fence) && child > 0 && waitpid(child, &status, 0) == child &&
+	       WIFSIGNALED(status), "one that runs when all ends is killed");
+	UNTIL(false, 200 * NSEC_PER_MSEC);
+	tap_ok(!successes, "and nothing comes of it");
+
 	fence = make("until [ -e go ]; do :; done");
 	fence_start(&fence, loop, 0);
 	UNTIL(fence.child, 5 * NSEC_PER_SEC);
@@ -114,7 +140,7 @@ int main(void)
 	tap_ok(UNTIL(successes, 10 * NSEC_PER_SEC), "and it does");
 
 	loop_free(loop);
-	if (unlink("delayed") || unlink("second") || unlink("go") || chdir("/") || rmdir(dir))
+	if (unlink("delayed") || unlink("second") || unlink("begun") || unlink("running") || unlink("go") || chdir("/") || rmdir(dir))
 		tap_note("something is left in %s", dir);
 	return tap_done();
 }
