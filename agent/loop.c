@@ -274,7 +274,7 @@ void loop_turn(struct loop *loop, uint64_t ns)
 
 void loop_run(struct loop *loop)
 {
-	loop->stop = false;
 	while (!loop->stop)
 		loop_turn(loop, 3600 * NSEC_PER_SEC);
+	loop->stop = false;
 }

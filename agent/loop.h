@@ -50,7 +50,7 @@ struct loop *loop_new(void);
 /* Cancels what is left and frees. No receive or send may be under way. NULL is fine. */
 void loop_free(struct loop *loop);
 
-/* Runs callbacks until loop_stop(). */
+/* Runs callbacks until loop_stop(); one that came beforehand counts. */
 void loop_run(struct loop *loop);
 /* Runs what is ready; waits for at most @ns (0: does not wait) for the first. */
 void loop_turn(struct loop *loop, uint64_t ns);

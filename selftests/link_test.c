@@ -361,6 +361,9 @@ int main(void)
 	test_strangers();
 	test_close_soon();
 	link_tcp.unlisten(door);
+	loop_stop(loop);
+	loop_run(loop);
+	tap_ok(true, "a loop that was stopped before it ran returns at once");
 	loop_free(loop);
 	return tap_done();
 }
