@@ -87,13 +87,14 @@ int guard_hold(struct guard *guard, struct why *why)
 	unsigned int i;
 	int err;
 
+	/* Where a later one fails, the first ones hold already. */
+	guard->holding = true;
 	for (i = 0; i < guard->nr_plugs; i++) {
 		err = plug_buffer(guard->plugs[i], why);
 		if (err)
 			return err;
 	}
 	guard->closed = true;
-	guard->holding = true;
 	return 0;
 }
 
@@ -120,13 +121,13 @@ int guard_let_go(struct guard *guard, struct why *why)
 	int ret = 0;
 
 	guard->closed = false;
-	guard->holding = false;
 	for (i = 0; i < guard->nr_plugs; i++) {
 		int err = plug_release_all(guard->plugs[i], why);
 
 		if (err && !ret)
 			ret = err;
 	}
+	guard->holding = ret != 0;
 	return ret;
 }
 

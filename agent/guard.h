@@ -23,7 +23,7 @@
  * @session:  the module's
  * @nr_plugs, @plugs: one for each tap; they outlive the session
  * @closed:   a segment is closed and waits for its epoch's commit
- * @holding:  output is held
+ * @holding:  output is held, by some of the plugs at least
  */
 struct guard {
 	const struct procvm *vm;
@@ -51,12 +51,16 @@ int guard_layout(struct guard *guard, struct why *why);
 
 /*
  * Closes the plugs' filling segments: what the guest sent until now goes with
- * the next guard_commit(). The guest stands. Errors: as plug_buffer().
+ * the next guard_commit(). The guest stands. Errors: as plug_buffer(); some of the
+ * plugs may hold then.
  */
 int guard_hold(struct guard *guard, struct why *why);
 /* Lets the closed segments go. */
 int guard_commit(struct guard *guard, struct why *why);
-/* Lets everything go, and what comes. */
+/*
+ * Lets everything go, and what comes. On errors @holding stays true: call it
+ * again, what was let go already does not mind.
+ */
 int guard_let_go(struct guard *guard, struct why *why);
 /* Packets and bytes held in all plugs. */
 void guard_held(struct guard *guard, struct plug_held *held);

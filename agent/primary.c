@@ -90,6 +90,11 @@ static void primary_set_state(struct primary *p, enum primary_state state)
 	report_event("state", "state:s", primary_states[state]);
 }
 
+static const char *primary_output(const struct primary *p)
+{
+	return p->guard.holding ? "held" : "flows";
+}
+
 /* It is proven, or it was never in question, that nobody else runs the guest. */
 static void primary_let_go(struct primary *p)
 {
@@ -100,7 +105,8 @@ static void primary_let_go(struct primary *p)
 		return;
 	if (guard_let_go(&p->guard, &why))
 		report_warn("cannot release held output: %s", why.text);
-	report_event("released", "");
+	else
+		report_event("released", "");
 }
 
 /* ---- what protect says ---- */
@@ -309,6 +315,9 @@ static void primary_connect(void *arg)
 	struct primary *p = arg;
 	struct why why;
 
+	/* Where letting it go has failed. */
+	if (p->guard.holding && !p->protect.can_promote)
+		primary_let_go(p);
 	if (p->was_attached) {
 		if (protect_disarm(&p->protect, &why) ||
 		    vmm_hello(&p->vmm, p->options, &why)) {
@@ -335,7 +344,8 @@ static void primary_fenced(void *arg)
 	primary_let_go(p);
 	if (!p->ending) {
 		primary_set_state(p, PRIMARY_UNPROTECTED);
-		report_warn("UNPROTECTED: the guest goes on here alone; output flows");
+		report_warn("UNPROTECTED: the guest goes on here alone; output %s",
+			    primary_output(p));
 	}
 	primary_settle(p);
 }
@@ -379,7 +389,8 @@ static void primary_lost(struct primary *p, const char *why)
 		primary_let_go(p);
 	if (!leaving) {
 		primary_set_state(p, PRIMARY_UNPROTECTED);
-		report_warn("UNPROTECTED: the guest goes on here alone, output flows; trying the standby again every second");
+		report_warn("UNPROTECTED: the guest goes on here alone, output %s; trying the standby again every second",
+			    primary_output(p));
 	}
 	primary_settle(p);
 }
@@ -423,11 +434,13 @@ static void primary_settle(struct primary *p)
 	if (p->link || protect_busy(&p->protect))
 		return;
 	guard_detach(&p->guard);
-	if (fence_active(&p->fence))
+	/* A VM that has ended here may go on there: no reason to wait. */
+	if (fence_active(&p->fence) && !p->vm_ended)
 		return;
 	if (p->ending) {
 		if (p->was_attached && !p->vm_ended)
-			report_phase("protection has ended; the guest goes on here, output flows");
+			report_phase("protection has ended; the guest goes on here, output %s",
+				     primary_output(p));
 		loop_stop(p->loop);
 		return;
 	}
@@ -519,7 +532,7 @@ static struct json_object *primary_status(struct primary *p)
 			       json_object_new_uint64(p->protect.shown.pause_ns / NSEC_PER_USEC));
 	json_object_object_add(o, "dirty-pages", json_object_new_uint64(p->protect.shown.pages));
 	json_object_object_add(o, "output",
-			       json_object_new_string(p->guard.holding ? "held" : "flows"));
+			       json_object_new_string(primary_output(p)));
 	json_object_object_add(o, "held-packets", json_object_new_uint64(held.packets));
 	json_object_object_add(o, "held-bytes", json_object_new_uint64(held.bytes));
 	json_object_object_add(o, "dropped-packets", json_object_new_uint64(held.drops));
@@ -590,12 +603,13 @@ static void primary_close(struct primary *p)
 {
 	struct why why;
 
+	fence_close(&p->fence);
 	if (p->link)
 		link_close(p->link);
 	/* What is under way on the connection ends within a moment. */
 	while (p->link)
 		loop_turn(p->loop, NSEC_PER_SEC);
-	if (p->leave_plugs) {
+	if (p->leave_plugs && p->guard.holding) {
 		guard_detach(&p->guard);
 		report_warn("output stays held; `vmrepl-agent release --vm %d` drops it and lets the guest out again",
 			    p->vmm.proc.pid);
