@@ -111,4 +111,17 @@ note "the standby's QEMU is killed"
 must on b sh -c 'kill -KILL "$(cat /run/guest.pid)"'
 check "its agent ends with a failure" agent_ends standby 1 30
 check "and says what to do" grep 'has ended; start it again with -incoming defer' "$standby_log"
+
+note "the primary's host dies in the first sync"
+must guest_start b -incoming defer
+must standby_start --timeout 5000 --fence-command "lab-power off a"
+must guest_start a
+must guest_up a
+must primary_start --timeout 5000 --fence-command "lab-power off b"
+must wait_line "$standby_log" 'first sync from' 60
+"$lab" kill a
+check "the standby's agent has nothing to take over with" \
+	wait_line "$standby_log" 'there was no complete checkpoint yet: waiting for the primary' 30
+check "it did not take over" not_promoted
+check "nobody was switched off" nobody_switched
 done_testing

@@ -7,23 +7,8 @@ set -uo pipefail
 # shellcheck source-path=SCRIPTDIR source=hosts.sh
 . "$(dirname "${BASH_SOURCE[0]}")/hosts.sh"
 
-# hashes NAME: "EPOCH HASH" for each checkpoint, sorted for join.
-hashes() {
-	sed -n 's/.*"event":"ram","epoch":\([0-9]*\),"hash":"\([0-9a-f]*\)".*/\1 \2/p' \
-		"$work/$1.log" | sort -k1,1
-}
-
 promoted_epoch() {
 	sed -n 's/.*"event":"promoted","epoch":\([0-9]*\),.*/\1/p' "$work/standby.log"
-}
-
-memory_equal() {
-	local both differ
-
-	both=$(join <(hashes primary) <(hashes standby))
-	differ=$(awk '$2 != $3' <<<"$both")
-	[[ ! $differ ]] || { echo "epoch, primary's, standby's:"; echo "$differ"; return 1; }
-	(($(wc -l <<<"$both") >= 10)) || { echo "too few checkpoints: $both"; return 1; }
 }
 
 # The memory changes from one checkpoint to the next, or equality would mean little.

@@ -366,11 +366,14 @@ agent_status() { # HOST FIELD: its value
 
 # ---- the client ----
 
+# client_start: a new one, with a new connection.
 client_start() {
+	# shellcheck disable=SC2016
+	on client sh -c 'kill -KILL "$(cat /run/client.pid)" 2>/dev/null; true' || return 1
 	: >"$work/client.log"
 	# shellcheck disable=SC2016
 	"$lab" run client -- sh -c 'echo $$ >/run/client.pid; exec "$@"' client \
-		"$build/services/redis/client" "$guest_ip" >"$work/client.log" 2>&1 &
+		"$build/services/redis/client" "$guest_ip" >>"$work/client.log" 2>&1 &
 	followers+=($!)
 	wait_line "$work/client.log" '^ack 10 ' 90
 }
@@ -395,4 +398,22 @@ frames_start() {
 		>"$work/frames.log" 2>"$work/frames.err" &
 	followers+=($!)
 	wait_line "$work/frames.err" 'listening on' 30
+}
+
+# ---- the guest's memory on both sides, with VMREPL_DEBUG_HASH=1 in agent_env ----
+
+# hashes NAME: "EPOCH HASH" for each checkpoint, sorted for join.
+hashes() {
+	sed -n 's/.*"event":"ram","epoch":\([0-9]*\),"hash":"\([0-9a-f]*\)".*/\1 \2/p' \
+		"$work/$1.log" | sort -k1,1
+}
+
+# memory_equal: at every checkpoint that both sides have told of, ten at least.
+memory_equal() {
+	local both differ
+
+	both=$(join <(hashes primary) <(hashes standby))
+	differ=$(awk '$2 != $3' <<<"$both")
+	[[ ! $differ ]] || { echo "epoch, primary's, standby's:"; echo "$differ"; return 1; }
+	(($(wc -l <<<"$both") >= 10)) || { echo "too few checkpoints: $both"; return 1; }
 }
