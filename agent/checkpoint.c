@@ -48,16 +48,25 @@ int checkpoint_open(struct checkpoint *cp, struct loop *loop, struct qmp *qmp, s
 	return 0;
 }
 
+/* Without a reader QEMU's write fails, and it lets the guest go on. */
+static void checkpoint_hang_up(struct checkpoint *cp)
+{
+	loop_cancel(cp->loop, cp->op);
+	cp->op = NULL;
+	loop_timer_cancel(cp->loop, &cp->timer);
+	if (cp->pipe[0] < 0)
+		return;
+	close(cp->pipe[0]);
+	close(cp->pipe[1]);
+	cp->pipe[0] = -1;
+	cp->pipe[1] = -1;
+}
+
 void checkpoint_close(struct checkpoint *cp)
 {
 	if (!cp->loop)
 		return;
-	loop_cancel(cp->loop, cp->op);
-	loop_timer_cancel(cp->loop, &cp->timer);
-	if (cp->pipe[0] >= 0) {
-		close(cp->pipe[0]);
-		close(cp->pipe[1]);
-	}
+	checkpoint_hang_up(cp);
 	if (cp->state)
 		munmap(cp->state, cp->room);
 	memset(cp, 0, sizeof(*cp));
@@ -85,9 +94,7 @@ void checkpoint_forget(struct checkpoint *cp)
 {
 	if (!checkpoint_busy(cp))
 		return;
-	loop_cancel(cp->loop, cp->op);
-	cp->op = NULL;
-	loop_timer_cancel(cp->loop, &cp->timer);
+	checkpoint_hang_up(cp);
 	cp->phase = CHECKPOINT_IDLE;
 }
 
@@ -99,6 +106,8 @@ int checkpoint_arm(struct checkpoint *cp, struct why *why)
 
 	if (cp->phase != CHECKPOINT_IDLE)
 		return 0;
+	if (cp->pipe[1] < 0)
+		return why_set(why, EPIPE, "a checkpoint was given up before");
 	snprintf(path, sizeof(path), "/proc/%d/fd/%d", getpid(), cp->pipe[1]);
 	args = json_object_new_object();
 	json_object_object_add(args, "filename", json_object_new_string(path));
@@ -121,8 +130,11 @@ static void checkpoint_late(void *arg)
 {
 	struct checkpoint *cp = arg;
 
-	why_set(&cp->why, ETIMEDOUT, "QEMU has not finished saving its device state after %u s",
+	why_set(&cp->why, ETIMEDOUT, cp->phase == CHECKPOINT_FIRED ?
+		"QEMU has not begun to save its device state within %u s; see what its disks wait for" :
+		"QEMU has not finished saving its device state within %u s, although all of it was taken",
 		(unsigned int)(CHECKPOINT_NS / NSEC_PER_SEC));
+	checkpoint_hang_up(cp);
 	checkpoint_done(cp, -ETIMEDOUT);
 }
 
@@ -206,10 +218,15 @@ static void checkpoint_readable(void *arg, int res)
 {
 	struct checkpoint *cp = arg;
 
-	(void)res;
 	cp->op = NULL;
-	if (cp->phase == CHECKPOINT_FIRED) {
+	if (res < 0) {
+		why_set(&cp->why, EIO, "cannot watch QEMU's device state: %s", strerror(-res));
+		checkpoint_hang_up(cp);
+		checkpoint_done(cp, -ETIMEDOUT);
+	} else if (cp->phase == CHECKPOINT_FIRED) {
 		cp->phase = CHECKPOINT_STOPPED;
+		/* From here on the time is the owner's, not QEMU's. */
+		loop_timer_cancel(cp->loop, &cp->timer);
 		cp->stopped(cp->arg);
 	} else if (cp->phase == CHECKPOINT_RESUMING) {
 		checkpoint_pump(cp);
@@ -221,6 +238,7 @@ void checkpoint_resume(struct checkpoint *cp)
 	if (cp->phase != CHECKPOINT_STOPPED)
 		return;
 	cp->phase = CHECKPOINT_RESUMING;
+	loop_timer_set(cp->loop, &cp->timer, CHECKPOINT_NS);
 	/* Only speed: where it fails, the small one works as well. */
 	fcntl(cp->pipe[1], F_SETPIPE_SZ, CHECKPOINT_PIPE_LARGE);
 	checkpoint_pump(cp);
@@ -264,6 +282,9 @@ void checkpoint_message(struct checkpoint *cp, const struct qmp_msg *msg)
 	if (cp->phase == CHECKPOINT_FIRED && !cp->failed) {
 		cp->failed = true;
 		why_set(&cp->why, EIO, "QEMU's device state is too small to hold the guest");
+	} else if (cp->phase == CHECKPOINT_STOPPED && !cp->failed) {
+		cp->failed = true;
+		why_set(&cp->why, EIO, "QEMU let the guest go on while its memory was being copied");
 	}
 	if (cp->phase != CHECKPOINT_STOPPED)
 		checkpoint_pump(cp);

@@ -20,7 +20,7 @@
 #include "qmp.h"
 #include "why.h"
 
-/* QEMU has this long from the trigger to its answer. */
+/* QEMU has this long from the trigger to the first byte, and from the go-ahead to its answer. */
 #define CHECKPOINT_NS	(30 * NSEC_PER_SEC)
 
 enum checkpoint_phase {
@@ -35,7 +35,9 @@ enum checkpoint_phase {
  * struct checkpoint - of one QEMU
  * @stopped: the guest stands; the owner calls checkpoint_resume() when it may go
  *           on, maybe from within
- * @done:    the guest runs again: 0, the state is whole; or -errno with a sentence
+ * @done:    the guest runs again: 0, the state is whole; or -errno with a sentence.
+ *           -ETIMEDOUT: QEMU has not answered and was hung up on, which makes it
+ *           let the guest go; there is no other checkpoint after that
  * @arg:     given to both
  *
  * Set these before checkpoint_open(). @state and @len are the device state from
@@ -82,7 +84,10 @@ int checkpoint_fire(struct checkpoint *cp, struct why *why);
 void checkpoint_resume(struct checkpoint *cp);
 /* What qmp_pump() brought; the owner watches the socket. */
 void checkpoint_message(struct checkpoint *cp, const struct qmp_msg *msg);
-/* Gives up what is under way, without @done: QEMU is gone, or is to be left. */
+/*
+ * Gives up what is under way, without @done: QEMU is gone, or is to be left. It is
+ * hung up on, so that a guest that stands goes on; there is no other checkpoint.
+ */
 void checkpoint_forget(struct checkpoint *cp);
 /* Whether a checkpoint is under way (fired and not done). */
 bool checkpoint_busy(const struct checkpoint *cp);

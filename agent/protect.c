@@ -197,7 +197,8 @@ static void protect_resumed(void *arg, int err, const struct why *cause)
 	struct protect *p = arg;
 	struct why why;
 
-	if (p->phase == PROTECT_OFF) {
+	/* A QEMU that does not answer takes no other checkpoint, whoever waits. */
+	if (p->phase == PROTECT_OFF && err != -ETIMEDOUT) {
 		p->idle(p->arg);
 		return;
 	}
