@@ -51,7 +51,7 @@ struct standby_visitor {
 	struct link *link;
 	bool greeted;		/* it is our primary */
 	bool begun;		/* its first EPOCH_BEGIN came */
-	bool left;		/* it said BYE */
+	bool left;		/* it said BYE, or we did: no loss, whatever comes */
 };
 
 struct standby {
@@ -92,6 +92,36 @@ static void standby_end(struct standby *s, int code)
 	loop_stop(s->loop);
 }
 
+static void standby_say_bye(struct standby *s, enum frame_bye_reason reason, const char *text)
+{
+	struct link *link = s->primary->link;
+	struct frame_bye bye = { .reason = reason };
+	uint8_t payload[sizeof(bye) + FRAME_TEXT_MAX];
+
+	memcpy(payload, &bye, sizeof(bye));
+	memcpy(payload + sizeof(bye), text, strlen(text));
+	link_send_copy(link, FRAME_BYE, 0, payload, sizeof(bye) + strlen(text));
+	link_watch(link, s->options->timeout_ns / 8, s->options->timeout_ns);
+}
+
+/*
+ * The primary lives and its epochs cannot be taken. To drop the connection would
+ * make both sides fence; instead this one gives up its right, so that the guest
+ * can go on there unprotected. What still comes is read and ignored, until the
+ * primary has read this and ends the connection.
+ */
+static void standby_give_up(struct standby *s, const char *why)
+{
+	store_forget(&s->store);
+	store_disconnected(&s->store);
+	report_warn("cannot protect the guest of the primary at %s: %s; not taking over, waiting for a primary",
+		    s->peer, why);
+	report_event("refused", "peer:s why:s", s->peer, why);
+	s->primary->left = true;
+	standby_set_state(s, STANDBY_WAITING);
+	standby_say_bye(s, FRAME_BYE_ERROR, why);
+}
+
 /*
  * Ends the program. A primary must know that we will not take over before it may
  * go on without us, so it is told and its answer waited for.
@@ -99,9 +129,6 @@ static void standby_end(struct standby *s, int code)
 static void standby_leave(struct standby *s, enum frame_bye_reason reason, const char *text,
 			  int code)
 {
-	struct frame_bye bye = { .reason = reason };
-	uint8_t payload[sizeof(bye) + FRAME_TEXT_MAX];
-
 	store_forget(&s->store);
 	s->exit_code = code;
 	if (!s->primary || s->primary->left || s->leaving) {
@@ -109,10 +136,7 @@ static void standby_leave(struct standby *s, enum frame_bye_reason reason, const
 		return;
 	}
 	s->leaving = true;
-	memcpy(payload, &bye, sizeof(bye));
-	memcpy(payload + sizeof(bye), text, strlen(text));
-	link_send_copy(s->primary->link, FRAME_BYE, 0, payload, sizeof(bye) + strlen(text));
-	link_watch(s->primary->link, s->options->timeout_ns / 8, s->options->timeout_ns);
+	standby_say_bye(s, reason, text);
 	link_resume(s->primary->link);
 }
 
@@ -164,11 +188,7 @@ static bool standby_epoch_frame(struct standby *s, const struct frame *frame)
 	case STORE_REFUSED:
 		break;
 	}
-	link_send_copy(link, FRAME_REFUSE, 0, why.text, strlen(why.text));
-	s->primary->link = NULL;
-	s->silence = 0;
-	standby_lost(s, why.text);
-	link_close_soon(link);
+	standby_give_up(s, why.text);
 	return true;
 }
 
@@ -264,6 +284,10 @@ static bool standby_frame(void *arg, const struct frame *frame)
 		loop_stop(s->loop);
 		return true;
 	}
+	if (frame->type == FRAME_BYE_ACK && v->left) {
+		link_close(v->link);
+		return true;
+	}
 	if (v->left || s->leaving)
 		return true;
 	switch (frame->type) {
@@ -276,15 +300,11 @@ static bool standby_frame(void *arg, const struct frame *frame)
 		standby_bye(v, frame);
 		return true;
 	default: {
-		struct link *link = v->link;
 		struct why why;
 
 		why_set(&why, EPROTO, "it sent %s, which is not for a standby",
 			frame_name(frame->type));
-		v->link = NULL;
-		s->silence = 0;
-		standby_lost(s, why.text);
-		link_close(link);
+		standby_give_up(s, why.text);
 		return true;
 	}
 	}

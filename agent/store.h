@@ -75,7 +75,12 @@ enum store_verdict {
 	STORE_MORE,		/* taken */
 	STORE_SYNCED,		/* a live round is whole and applied: acknowledge */
 	STORE_COMMITTED,	/* a checkpoint is whole: acknowledge */
-	STORE_REFUSED,		/* it broke the rules, @why says how; nothing changed */
+	/*
+	 * It broke the rules or did not fit, @why says how. A checkpoint's pages
+	 * have changed nothing; rounds of a first sync may have, and a
+	 * connection's first epoch has ended what was held before.
+	 */
+	STORE_REFUSED,
 };
 
 /**
