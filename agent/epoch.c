@@ -28,6 +28,8 @@ struct epoch_item {
 
 struct epoch_pool {
 	struct epoch_chunk *free;
+	size_t nr_free;
+	size_t reserve;			/* free ones to keep */
 };
 
 struct epoch {
@@ -63,22 +65,33 @@ static struct epoch_chunk *epoch_chunk_map(bool populate)
 	return chunk == MAP_FAILED ? NULL : chunk;
 }
 
+/* What one large epoch needed is not kept, and locked, for ever. */
+static void epoch_chunk_put(struct epoch_pool *pool, struct epoch_chunk *chunk)
+{
+	if (pool->nr_free >= pool->reserve) {
+		munmap(chunk, EPOCH_CHUNK);
+		return;
+	}
+	chunk->next = pool->free;
+	pool->free = chunk;
+	pool->nr_free++;
+}
+
 struct epoch_pool *epoch_pool_new(size_t reserve)
 {
 	struct epoch_pool *pool = calloc(1, sizeof(*pool));
-	size_t have;
 
 	if (!pool)
 		return NULL;
-	for (have = 0; have < reserve; have += EPOCH_CHUNK) {
+	pool->reserve = (reserve + EPOCH_CHUNK - 1) / EPOCH_CHUNK;
+	while (pool->nr_free < pool->reserve) {
 		struct epoch_chunk *chunk = epoch_chunk_map(true);
 
 		if (!chunk) {
 			epoch_pool_free(pool);
 			return NULL;
 		}
-		chunk->next = pool->free;
-		pool->free = chunk;
+		epoch_chunk_put(pool, chunk);
 	}
 	return pool;
 }
@@ -100,10 +113,12 @@ static struct epoch_chunk *epoch_chunk_get(struct epoch_pool *pool)
 {
 	struct epoch_chunk *chunk = pool->free;
 
-	if (chunk)
+	if (chunk) {
 		pool->free = chunk->next;
-	else
+		pool->nr_free--;
+	} else {
 		chunk = epoch_chunk_map(false);
+	}
 	if (chunk) {
 		chunk->next = NULL;
 		chunk->used = 0;
@@ -147,8 +162,7 @@ void epoch_reset(struct epoch *epoch)
 		struct epoch_chunk *chunk = epoch->first;
 
 		epoch->first = chunk->next;
-		chunk->next = epoch->pool->free;
-		epoch->pool->free = chunk;
+		epoch_chunk_put(epoch->pool, chunk);
 	}
 	epoch->last = NULL;
 	epoch->at = NULL;

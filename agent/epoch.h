@@ -61,11 +61,11 @@ struct epoch_shape {
 /**
  * struct epoch_pool - memory for epochs, in large pieces
  *
- * A piece that was used once is kept for the next epoch.
+ * As many as were reserved are kept for the next epoch, others go when theirs does.
  */
 struct epoch_pool;
 
-/* @reserve: bytes to have in memory from the start. NULL: no memory. */
+/* @reserve: bytes to have in memory from the start, and to keep. NULL: no memory. */
 struct epoch_pool *epoch_pool_new(size_t reserve);
 /* After all its epochs. NULL is fine. */
 void epoch_pool_free(struct epoch_pool *pool);

@@ -318,6 +318,20 @@ static void test_forged(const struct stream *good)
 	shape.max_bytes = STREAM_MAX;
 }
 
+/* Pages of one piece of a pool's memory. */
+#define POOL_PIECE	4096u
+
+static size_t mapped_pages(void)
+{
+	FILE *f = fopen("/proc/self/statm", "r");
+	size_t pages;
+
+	if (!f || fscanf(f, "%zu", &pages) != 1)
+		tap_die("cannot read /proc/self/statm");
+	fclose(f);
+	return pages;
+}
+
 int main(void)
 {
 	const char *debug = getenv("VMREPL_DEBUG_BREAK");
@@ -325,6 +339,7 @@ int main(void)
 	static struct stream first, second, live;
 	unsigned int rounds;
 	uint64_t bytes;
+	size_t pages;
 
 	pool = epoch_pool_new(1 << 20);
 	epoch = pool ? epoch_new(pool, &shape, apply, &vm, early) : NULL;
@@ -367,6 +382,16 @@ int main(void)
 	memset(after.byte[0][13], 0, FRAME_PAGE_SIZE);
 	tap_ok(rounds == 3 && !memcmp(&vm, &after, sizeof(vm)) && state.data[0] == 100,
 	       "the whole second epoch makes exactly its memory and state");
+	epoch_free(epoch);
+	epoch_pool_free(pool);
+
+	pool = epoch_pool_new(0);
+	epoch = pool ? epoch_new(pool, &shape, apply, &vm, early) : NULL;
+	if (!epoch)
+		tap_die("no memory");
+	pages = mapped_pages();
+	tap_ok(receive(second.byte, second.len) == 1 && mapped_pages() < pages + POOL_PIECE / 2,
+	       "memory beyond what was reserved is given back");
 	epoch_free(epoch);
 	epoch_pool_free(pool);
 	return tap_done();
