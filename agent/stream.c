@@ -139,8 +139,6 @@ struct stream *stream_new(struct loop *loop)
 	stream->begin.iov = stream->begin_iov;
 	stream->begin.n = 2;
 	stream->begin.done = stream_fixed_done;
-	stream->begin_iov[1].iov_base = &stream->begin_payload;
-	stream->begin_iov[1].iov_len = sizeof(stream->begin_payload);
 	stream->end.iov = stream->end_iov;
 	stream->end.n = 2;
 	stream->end.done = stream_fixed_done;
@@ -204,6 +202,9 @@ void stream_begin(struct stream *stream, struct link *link, struct session *sess
 		memset(stream->ring_pages, 0, session->nr_rings * sizeof(*stream->ring_pages));
 	}
 	stream->begin_payload.flags = live ? FRAME_BEGIN_LIVE : 0;
+	/* Sending in parts has moved it. */
+	stream->begin_iov[1].iov_base = &stream->begin_payload;
+	stream->begin_iov[1].iov_len = sizeof(stream->begin_payload);
 	stream_send(stream, &stream->begin, FRAME_EPOCH_BEGIN);
 }
 
