@@ -26,12 +26,28 @@ static void protect_set_phase(struct protect *p, enum protect_phase phase)
 
 static void protect_module_error(struct protect *p, int err)
 {
-	if (err == -ESRCH)
+	struct why why;
+
+	switch (err) {
+	case -ESRCH:
+		protect_halt(p);
 		p->gone(p->arg, "the process has no VM any more");
-	else if (err == -ESTALE)
+		break;
+	case -ESTALE:
 		p->again(p->arg, "a page is in no memory block that is known");
-	else
+		break;
+	case -EIO:
+	case -ELOOP:
 		p->again(p->arg, "the module's session is broken");
+		break;
+	case -ENOMEM:
+		p->again(p->arg, "no memory for an epoch");
+		break;
+	default:
+		why_set(&why, -err, "the module cannot take an epoch: %s", strerror(-err));
+		p->again(p->arg, why.text);
+		break;
+	}
 }
 
 /* ---- rounds while the guest runs ---- */
