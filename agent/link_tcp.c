@@ -13,8 +13,6 @@
 
 #include "link.h"
 
-#define TCP_SOCKET_BUFFER	(4 << 20)
-
 struct link_wire {
 	struct loop *loop;
 	int fd;
@@ -95,7 +93,7 @@ static void tcp_tune(int fd)
 	 * Silence is judged by heartbeats; these only make sure that the kernel
 	 * gives up as well when nobody asks it to. Failing to set one is harmless.
 	 */
-	int one = 1, idle = 10, between = 5, count = 3, buffer = TCP_SOCKET_BUFFER;
+	int one = 1, idle = 10, between = 5, count = 3;
 	unsigned int user_timeout = 30000;
 
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
@@ -104,7 +102,6 @@ static void tcp_tune(int fd)
 	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &between, sizeof(between));
 	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
 	setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &user_timeout, sizeof(user_timeout));
-	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof(buffer));
 }
 
 static struct link_wire *tcp_wire(struct loop *loop, int fd)
