@@ -49,6 +49,7 @@ struct standby;
 struct standby_visitor {
 	struct standby *standby;
 	struct link *link;
+	struct loop_timer greet;
 	bool greeted;		/* it is our primary */
 	bool begun;		/* its first EPOCH_BEGIN came */
 	bool left;		/* it said BYE, or we did: no loss, whatever comes */
@@ -274,6 +275,7 @@ static bool standby_frame(void *arg, const struct frame *frame)
 	struct standby *s = v->standby;
 
 	if (!v->greeted) {
+		loop_timer_cancel(s->loop, &v->greet);
 		if (frame->type == FRAME_HELLO)
 			standby_greet(v, frame);
 		else
@@ -329,6 +331,7 @@ static void standby_closed(void *arg)
 
 	if (v->standby->primary == v)
 		v->standby->primary = NULL;
+	loop_timer_cancel(v->standby->loop, &v->greet);
 	memset(v, 0, sizeof(*v));
 }
 
@@ -337,6 +340,16 @@ static const struct link_handlers standby_handlers = {
 	.down	= standby_down,
 	.closed	= standby_closed,
 };
+
+/* Whatever it sent meanwhile, byte by byte: it must not keep a place. */
+static void standby_greet_late(void *arg)
+{
+	struct standby_visitor *v = arg;
+	struct link *link = v->link;
+
+	standby_down(v, "it has not said HELLO");
+	link_close(link);
+}
 
 static void standby_accepted(void *arg, struct link_wire *wire, const char *peer)
 {
@@ -350,10 +363,13 @@ static void standby_accepted(void *arg, struct link_wire *wire, const char *peer
 			continue;
 		v->standby = s;
 		v->link = link_adopt(s->loop, s->options->ops, wire, peer, &standby_handlers, v);
-		if (!v->link)
+		if (!v->link) {
 			v->standby = NULL;
-		else
-			link_watch(v->link, STANDBY_GREET_NS / 4, STANDBY_GREET_NS);
+			return;
+		}
+		v->greet.fn = standby_greet_late;
+		v->greet.arg = v;
+		loop_timer_set(s->loop, &v->greet, STANDBY_GREET_NS);
 		return;
 	}
 	report_warn("closed a connection from %s: too many connections", peer);
@@ -365,6 +381,8 @@ static int standby_promote(struct standby *s, struct why *why)
 	uint64_t t0 = loop_now(), t1, t2, t3;
 	int fd, err;
 
+	/* It decodes RAM and devices before it answers; nothing else waits for us. */
+	qmp_set_timeout(s->vmm.qmp, STANDBY_LOAD_MS);
 	report_phase("taking over with checkpoint %" PRIu64, s->store.number);
 	err = store_finish(&s->store, why);
 	if (err)
@@ -518,8 +536,13 @@ static void standby_vm_ended(void *arg, int res)
 {
 	struct standby *s = arg;
 
-	(void)res;
 	s->vm_op = NULL;
+	if (res < 0) {
+		report_error("cannot watch the standby's QEMU (process %d): %s", s->vmm.proc.pid,
+			     strerror(-res));
+		standby_leave(s, FRAME_BYE_ERROR, "the standby's QEMU cannot be watched", 1);
+		return;
+	}
 	report_event("vm-ended", "");
 	if (s->state == STANDBY_PROMOTED) {
 		report_phase("the VM has ended");
