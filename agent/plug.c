@@ -345,13 +345,15 @@ static void note(int *first, int ret, struct why *why, const struct why *later)
 
 int plug_close(struct plug *p, bool release, struct why *why)
 {
+	char name[IF_NAMESIZE];
 	struct why later;
 	int first = 0;
 	bool here;
 
 	if (!p)
 		return 0;
-	here = if_nametoindex(p->tap) == p->tap_index;
+	/* By index: it may have another name now. */
+	here = if_indextoname(p->tap_index, name) != NULL;
 	if (release) {
 		note(&first, plug_release_all(p, &later), why, &later);
 		if (!first)
