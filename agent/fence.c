@@ -163,6 +163,12 @@ void fence_close(struct fence *fence)
 	fence->active = false;
 }
 
+void fence_status(const struct fence *fence, struct json_object *o)
+{
+	json_object_object_add(o, "fence", json_object_new_boolean(fence->command != NULL));
+	json_object_object_add(o, "fence-runs", json_object_new_uint64(fence->runs));
+}
+
 bool fence_active(const struct fence *fence)
 {
 	return fence->active;

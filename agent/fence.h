@@ -13,6 +13,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include <json-c/json.h>
+
 #include "loop.h"
 
 /* Time for one run, and from the end of a failed one to the next. */
@@ -61,6 +63,8 @@ bool fence_stop(struct fence *fence);
 void fence_close(struct fence *fence);
 /* Whether it is under way. */
 bool fence_active(const struct fence *fence);
+/* Adds fence (is there a command) and fence-runs to @o. */
+void fence_status(const struct fence *fence, struct json_object *o);
 /* Times the command was started. */
 unsigned int fence_runs(const struct fence *fence);
 

@@ -26,26 +26,17 @@ int guard_layout(struct guard *guard, struct why *why)
 	return err;
 }
 
-static int guard_plug(struct guard *guard, struct why *why)
+/* Whether each tap has its plug: they may have changed since the last time. */
+static bool guard_plugged(const struct guard *guard)
 {
 	unsigned int i;
 
-	if (guard->nr_plugs)
-		return 0;
-	for (i = 0; i < guard->vm->nr_taps; i++) {
-		const char *tap = guard->vm->taps[i].ifname;
-		int err = plug_cleanup(tap, why);
-
-		if (err < 0)
-			return err;
-		if (err)
-			report_warn("removed what a killed agent had left on %s", tap);
-		guard->plugs[i] = plug_open(tap, why);
-		if (!guard->plugs[i])
-			return -errno;
-		guard->nr_plugs++;
-	}
-	return 0;
+	if (guard->nr_plugs != guard->vm->nr_taps)
+		return false;
+	for (i = 0; i < guard->nr_plugs; i++)
+		if (plug_tap_index(guard->plugs[i]) != guard->vm->taps[i].ifindex)
+			return false;
+	return true;
 }
 
 static void guard_unplug(struct guard *guard)
@@ -54,9 +45,40 @@ static void guard_unplug(struct guard *guard)
 		plug_close(guard->plugs[--guard->nr_plugs], true, NULL);
 }
 
+static int guard_plug(struct guard *guard, struct why *why)
+{
+	unsigned int i;
+	int err;
+
+	if (guard_plugged(guard))
+		return 0;
+	if (guard->holding)
+		return why_set(why, EBUSY, "the VM's taps have changed while output is held");
+	guard_unplug(guard);
+	for (i = 0; i < guard->vm->nr_taps; i++) {
+		const char *tap = guard->vm->taps[i].ifname;
+
+		err = plug_cleanup(tap, why);
+		if (err < 0)
+			goto unplug;
+		if (err)
+			report_warn("removed what a killed agent had left on %s", tap);
+		guard->plugs[i] = plug_open(tap, why);
+		if (!guard->plugs[i]) {
+			err = -errno;
+			goto unplug;
+		}
+		guard->nr_plugs++;
+		report_phase("output of %s goes through %s", tap, plug_ifb(guard->plugs[i]));
+	}
+	return 0;
+unplug:
+	guard_unplug(guard);
+	return err;
+}
+
 int guard_attach(struct guard *guard, struct why *why)
 {
-	bool had_plugs = guard->nr_plugs;
 	int err;
 
 	err = devstate_capture(guard->qmp, guard->blocks, guard->vm->pid, GUARD_CAPTURE_MS, why);
@@ -70,11 +92,8 @@ int guard_attach(struct guard *guard, struct why *why)
 		goto detach;
 	err = guard_plug(guard, why);
 	if (err)
-		goto unplug;
+		goto detach;
 	return 0;
-unplug:
-	if (!had_plugs)
-		guard_unplug(guard);
 detach:
 	session_detach(&guard->session);
 free_copies:
@@ -131,7 +150,8 @@ int guard_let_go(struct guard *guard, struct why *why)
 	return ret;
 }
 
-void guard_held(struct guard *guard, struct plug_held *held)
+/* Packets and bytes held in all plugs. */
+static void guard_held(struct guard *guard, struct plug_held *held)
 {
 	struct plug_held one;
 	unsigned int i;
@@ -144,6 +164,22 @@ void guard_held(struct guard *guard, struct plug_held *held)
 		held->bytes += one.bytes;
 		held->drops += one.drops;
 	}
+}
+
+void guard_status(struct guard *guard, struct json_object *o)
+{
+	struct plug_held held;
+
+	guard_held(guard, &held);
+	json_object_object_add(o, "output", json_object_new_string(guard_output(guard)));
+	json_object_object_add(o, "held-packets", json_object_new_uint64(held.packets));
+	json_object_object_add(o, "held-bytes", json_object_new_uint64(held.bytes));
+	json_object_object_add(o, "dropped-packets", json_object_new_uint64(held.drops));
+}
+
+const char *guard_output(const struct guard *guard)
+{
+	return guard->holding ? "held" : "flows";
 }
 
 void guard_detach(struct guard *guard)

@@ -9,6 +9,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include <json-c/json.h>
+
 #include "plug.h"
 #include "procvm.h"
 #include "qmp.h"
@@ -41,8 +43,9 @@ struct guard {
  * guard_attach() - put all of it on
  *
  * Captures the small blocks, attaches the module, takes the layout over, and puts
- * a plug on each tap (output flows until guard_hold()). What a killed agent left
- * on the taps is removed first. Blocks for some 0.1 s. On errors nothing stays.
+ * a plug on each tap (output flows until guard_hold()). Plugs that are there
+ * already stay, unless @vm has other taps now. What a killed agent left on the
+ * taps is removed first. Blocks for some 0.1 s. On errors no session stays.
  */
 int guard_attach(struct guard *guard, struct why *why);
 
@@ -62,8 +65,10 @@ int guard_commit(struct guard *guard, struct why *why);
  * again, what was let go already does not mind.
  */
 int guard_let_go(struct guard *guard, struct why *why);
-/* Packets and bytes held in all plugs. */
-void guard_held(struct guard *guard, struct plug_held *held);
+/* What the user is shown of output: "held" or "flows". */
+const char *guard_output(const struct guard *guard);
+/* Adds output, held-packets, held-bytes and dropped-packets to @o. */
+void guard_status(struct guard *guard, struct json_object *o);
 
 /* Detaches the module; plugs stay as they are. */
 void guard_detach(struct guard *guard);

@@ -36,7 +36,6 @@ struct link {
 	struct link_tx *tx_first;
 	struct link_tx **tx_last;
 	uint64_t tx_seq;
-	uint64_t tx_bytes;
 	uint64_t last_tx;
 	bool tx_busy;
 
@@ -73,16 +72,6 @@ const char *link_peer(const struct link *link)
 uint64_t link_last_rx(const struct link *link)
 {
 	return link->last_rx;
-}
-
-uint64_t link_tx_bytes(const struct link *link)
-{
-	return link->tx_bytes;
-}
-
-bool link_idle(const struct link *link)
-{
-	return !link->tx_first;
 }
 
 /* Frees once nothing is under way any more. */
@@ -155,7 +144,6 @@ static void link_sent(void *arg, int res)
 		return;
 	}
 	link->last_tx = loop_now();
-	link->tx_bytes += sizeof(tx->head) + tx->head.length;
 	link->tx_first = tx->next;
 	if (!link->tx_first)
 		link->tx_last = &link->tx_first;
@@ -215,6 +203,17 @@ void link_send_copy(struct link *link, enum frame_type type, uint64_t epoch,
 	copy->tx.n = len ? 2 : 1;
 	copy->tx.done = link_copy_done;
 	link_send(link, &copy->tx, type, epoch);
+}
+
+void link_send_bye(struct link *link, enum frame_bye_reason reason, const char *text)
+{
+	struct frame_bye bye = { .reason = reason };
+	uint8_t payload[sizeof(bye) + FRAME_TEXT_MAX];
+	size_t len = strnlen(text, FRAME_TEXT_MAX);
+
+	memcpy(payload, &bye, sizeof(bye));
+	memcpy(payload + sizeof(bye), text, len);
+	link_send_copy(link, FRAME_BYE, 0, payload, sizeof(bye) + len);
 }
 
 static void link_beat_done(struct link_tx *tx, bool sent)

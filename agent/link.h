@@ -40,7 +40,6 @@ struct link_door;
 
 /**
  * struct link_ops - a transport
- * @name:    for messages
  * @resolve: "ADDR[:PORT]" to an address; false with a sentence in @why
  * @listen:  opens a door; @accepted gets a wire and the peer's address for each
  *           connection. Returns NULL with a sentence in @why
@@ -54,7 +53,6 @@ struct link_door;
  * @close:   frees; nothing may be under way
  */
 struct link_ops {
-	const char *name;
 	bool (*resolve)(const char *text, struct link_addr *addr, struct why *why);
 	struct link_door *(*listen)(struct loop *loop, const struct link_addr *addr,
 				    void (*accepted)(void *arg, struct link_wire *wire,
@@ -135,6 +133,8 @@ uint64_t link_send(struct link *link, struct link_tx *tx,
  */
 void link_send_copy(struct link *link, enum frame_type type, uint64_t epoch,
 		    const void *payload, size_t len);
+/* Queues BYE with @text, which is cut where it is longer than FRAME_TEXT_MAX. */
+void link_send_bye(struct link *link, enum frame_bye_reason reason, const char *text);
 
 /* Shows the frame again that @frame had put off. */
 void link_resume(struct link *link);
@@ -143,10 +143,6 @@ void link_resume(struct link *link);
 const char *link_peer(const struct link *link);
 /* When something was received last, loop_now() time. */
 uint64_t link_last_rx(const struct link *link);
-/* Bytes sent so far. */
-uint64_t link_tx_bytes(const struct link *link);
-/* Whether nothing is queued or being sent. */
-bool link_idle(const struct link *link);
 
 /* Ends the connection now. @closed follows, later or from within. */
 void link_close(struct link *link);

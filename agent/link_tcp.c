@@ -254,7 +254,6 @@ static void tcp_close(struct link_wire *wire)
 }
 
 const struct link_ops link_tcp = {
-	.name		= "tcp",
 	.resolve	= tcp_resolve,
 	.listen		= tcp_listen,
 	.unlisten	= tcp_unlisten,

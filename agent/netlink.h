@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * netlink: rtnetlink requests that are waited for, with a bound of one second.
+ * netlink: rtnetlink requests that are waited for.
+ *
+ * An answer is waited for one second. The kernel handles a request while it is
+ * being sent and takes its rtnl lock for that: as long as somebody else holds the
+ * lock we stand still, and nothing bounds that.
  *
  * A message that is built once can be sent any number of times; sending it
  * allocates nothing. Not thread safe.

@@ -333,6 +333,11 @@ const char *plug_ifb(const struct plug *p)
 	return p->ifb;
 }
 
+unsigned int plug_tap_index(const struct plug *p)
+{
+	return p->tap_index;
+}
+
 /* Keeps the first error and its sentence. */
 static void note(int *first, int ret, struct why *why, const struct why *later)
 {

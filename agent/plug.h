@@ -14,7 +14,7 @@
  * one closed segment at a time: sch_plug keeps the count of one only, so a
  * plug_buffer() with one closed and unreleased fails with EBUSY.
  *
- * All calls are synchronous netlink with a bound of one second. On the freeze
+ * All calls are synchronous netlink, bounded as netlink.h says. On the freeze
  * path (buffer, release) nothing is allocated.
  *
  * If the agent dies, the plug stays and holds (that is what it is for);
@@ -85,6 +85,8 @@ int plug_held(struct plug *p, struct plug_held *held, struct why *why);
 /* Name of the tap, of the ifb. */
 const char *plug_tap(const struct plug *p);
 const char *plug_ifb(const struct plug *p);
+/* Index of the tap that it was put on. */
+unsigned int plug_tap_index(const struct plug *p);
 
 /**
  * plug_close - take the plug away, in mirror order; frees @p in any case

@@ -28,6 +28,8 @@
 #include "vmm.h"
 
 #define PRIMARY_RECONNECT_NS	NSEC_PER_SEC
+/* Doubled after each connection that came to nothing, up to this. */
+#define PRIMARY_RECONNECT_MAX_NS (10 * NSEC_PER_SEC)
 /* The standby may be busy with its own set-up. */
 #define PRIMARY_PREPARE_NS	(60 * NSEC_PER_SEC)
 
@@ -37,7 +39,7 @@ enum primary_state {
 	PRIMARY_SECURING,	/* checkpoints, none acknowledged yet */
 	PRIMARY_PROTECTED,
 	PRIMARY_FENCING,	/* standby lost, output held */
-	PRIMARY_UNPROTECTED,	/* output flows; connecting again every second */
+	PRIMARY_UNPROTECTED,	/* output flows; connecting again and again */
 	PRIMARY_LEAVING,	/* BYE is said */
 };
 
@@ -67,6 +69,7 @@ struct primary {
 	bool accepted;		/* by the standby of this connection */
 
 	struct loop_timer again;	/* connection */
+	uint64_t again_ns;		/* from the end of one to the next */
 	struct loop_timer gone;		/* the VM's process should have ended */
 	const char *gone_why;
 	char last_why[WHY_LEN];
@@ -78,6 +81,7 @@ struct primary {
 };
 
 static void primary_settle(struct primary *p);
+static void primary_still_unprotected(struct primary *p, const char *why);
 static void primary_lost(struct primary *p, const char *why);
 static void primary_leave(struct primary *p, enum frame_bye_reason reason, const char *text,
 			  bool ending, int code);
@@ -88,11 +92,6 @@ static void primary_set_state(struct primary *p, enum primary_state state)
 		return;
 	p->state = state;
 	report_event("state", "state:s", primary_states[state]);
-}
-
-static const char *primary_output(const struct primary *p)
-{
-	return p->guard.holding ? "held" : "flows";
 }
 
 /* It is proven, or it was never in question, that nobody else runs the guest. */
@@ -146,6 +145,7 @@ static void primary_phased(void *arg)
 		break;
 	case PROTECT_ON:
 		primary_set_state(p, PRIMARY_PROTECTED);
+		p->again_ns = PRIMARY_RECONNECT_NS;
 		report_phase("protected: checkpoint %" PRIu64 " is complete on %s",
 			     p->protect.shown.number, link_peer(p->link));
 		report_event("protected", "epoch:u", p->protect.shown.number);
@@ -189,12 +189,20 @@ static void primary_hello(struct primary *p)
 	free(text);
 }
 
+/* What failed on this connection would fail at once on the next, too. */
+static void primary_back_off(struct primary *p)
+{
+	p->again_ns *= 2;
+	if (p->again_ns > PRIMARY_RECONNECT_MAX_NS)
+		p->again_ns = PRIMARY_RECONNECT_MAX_NS;
+}
+
 /* The standby agrees: now the VM is touched. */
 static void primary_accepted(struct primary *p, const struct frame *frame)
 {
 	struct hello theirs;
 	struct why why;
-	uint64_t beat;
+	uint64_t beat, quarter;
 	int err;
 
 	err = hello_parse(&theirs, frame->payload, frame->length, &why);
@@ -215,22 +223,21 @@ static void primary_accepted(struct primary *p, const struct frame *frame)
 			report_warn("%s; trying again", why.text);
 		else
 			report_error("%s", why.text);
+		primary_back_off(p);
 		primary_leave(p, FRAME_BYE_ERROR, why.text, !p->was_attached, 1);
 		return;
 	}
-	if (!p->was_attached) {
-		unsigned int i;
-
+	/* A QEMU that does not answer must not make us look lost. */
+	quarter = beat * 2 / NSEC_PER_MSEC;
+	qmp_set_timeout(p->vmm.qmp, quarter < QMP_TIMEOUT_MS ? (unsigned int)quarter :
+			QMP_TIMEOUT_MS);
+	if (!p->was_attached)
 		report_phase("attached: pid %d (%s), %u vCPUs, %" PRIu64 " MiB%s", p->vmm.proc.pid,
 			     p->vmm.proc.comm, p->guard.session.nr_vcpus,
 			     p->guard.session.ram_bytes >> 20,
 			     p->guard.nr_plugs ? "" : ", no network");
-		for (i = 0; i < p->guard.nr_plugs; i++)
-			report_phase("output of %s goes through %s", plug_tap(p->guard.plugs[i]),
-				     plug_ifb(p->guard.plugs[i]));
-	} else {
+	else
 		report_phase("attached again: syncing everything to %s", link_peer(p->link));
-	}
 	report_event("attached", "pid:u vcpus:u ram_bytes:u taps:u again:b",
 		     (uint64_t)p->vmm.proc.pid, (uint64_t)p->guard.session.nr_vcpus,
 		     p->guard.session.ram_bytes, (uint64_t)p->guard.nr_plugs, p->was_attached);
@@ -265,6 +272,8 @@ static bool primary_frame(void *arg, const struct frame *frame)
 		frame_get_text(frame, text, sizeof(text));
 		/* It will not take over: no fence, whatever comes. */
 		p->protect.can_promote = false;
+		if (frame_get_bye(frame).reason == FRAME_BYE_ERROR)
+			primary_back_off(p);
 		link_send_copy(p->link, FRAME_BYE_ACK, 0, NULL, 0);
 		link_close_soon(p->link);
 		primary_lost(p, text);
@@ -284,9 +293,38 @@ static bool primary_frame(void *arg, const struct frame *frame)
 	return true;
 }
 
+/*
+ * Before a new connection touches the VM: what has changed in it since the last
+ * one is checked as at the start.
+ */
+static bool primary_look_again(struct primary *p)
+{
+	struct why why;
+	int err;
+
+	qmp_set_timeout(p->vmm.qmp, QMP_TIMEOUT_MS);
+	err = protect_disarm(&p->protect, &why);
+	if (!err)
+		err = vmm_look_again(&p->vmm, p->options, &why);
+	if (!err)
+		return true;
+	if (err == -EOPNOTSUPP) {
+		primary_back_off(p);
+		link_close(p->link);
+		primary_still_unprotected(p, why.text);
+	} else {
+		report_error("%s", why.text);
+		primary_leave(p, FRAME_BYE_ERROR, why.text, true, 1);
+	}
+	return false;
+}
+
 static void primary_up(void *arg)
 {
-	primary_hello(arg);
+	struct primary *p = arg;
+
+	if (!p->was_attached || primary_look_again(p))
+		primary_hello(p);
 }
 
 static void primary_down(void *arg, const char *why)
@@ -318,16 +356,6 @@ static void primary_connect(void *arg)
 	/* Where letting it go has failed. */
 	if (p->guard.holding && !p->protect.can_promote)
 		primary_let_go(p);
-	if (p->was_attached) {
-		if (protect_disarm(&p->protect, &why) ||
-		    vmm_hello(&p->vmm, p->options, &why)) {
-			report_error("%s", why.text);
-			p->exit_code = 1;
-			p->ending = true;
-			primary_settle(p);
-			return;
-		}
-	}
 	p->link = link_connect(p->loop, p->options->ops, &p->options->addr, &primary_handlers, p,
 			       &why);
 	if (!p->link)
@@ -345,8 +373,17 @@ static void primary_fenced(void *arg)
 	if (!p->ending) {
 		primary_set_state(p, PRIMARY_UNPROTECTED);
 		report_warn("UNPROTECTED: the guest goes on here alone; output %s",
-			    primary_output(p));
+			    guard_output(&p->guard));
 	}
+	primary_settle(p);
+}
+
+/* Trying again and again: only news is worth a line. */
+static void primary_still_unprotected(struct primary *p, const char *why)
+{
+	if (strcmp(p->last_why, why))
+		report_warn("still unprotected: %s", why);
+	snprintf(p->last_why, sizeof(p->last_why), "%s", why);
 	primary_settle(p);
 }
 
@@ -369,11 +406,13 @@ static void primary_lost(struct primary *p, const char *why)
 	}
 	protect_halt(&p->protect);
 	if (p->state == PRIMARY_UNPROTECTED) {
-		/* Trying again every second: only news is worth a line. */
-		if (strcmp(p->last_why, why))
-			report_warn("still unprotected: standby %s: %s", p->options->addr.text, why);
-		snprintf(p->last_why, sizeof(p->last_why), "%s", why);
-		primary_settle(p);
+		struct why text;
+
+		/* It may come up at any moment. */
+		if (!p->accepted)
+			p->again_ns = PRIMARY_RECONNECT_NS;
+		why_set(&text, 0, "standby %s: %s", p->options->addr.text, why);
+		primary_still_unprotected(p, text.text);
 		return;
 	}
 	report_warn("lost the standby %s: %s", p->options->addr.text, why);
@@ -389,8 +428,8 @@ static void primary_lost(struct primary *p, const char *why)
 		primary_let_go(p);
 	if (!leaving) {
 		primary_set_state(p, PRIMARY_UNPROTECTED);
-		report_warn("UNPROTECTED: the guest goes on here alone, output %s; trying the standby again every second",
-			    primary_output(p));
+		report_warn("UNPROTECTED: the guest goes on here alone, output %s; trying the standby again",
+			    guard_output(&p->guard));
 	}
 	primary_settle(p);
 }
@@ -402,9 +441,6 @@ static void primary_lost(struct primary *p, const char *why)
 static void primary_leave(struct primary *p, enum frame_bye_reason reason, const char *text,
 			  bool ending, int code)
 {
-	struct frame_bye bye = { .reason = reason };
-	uint8_t payload[sizeof(bye) + FRAME_TEXT_MAX];
-
 	if (ending) {
 		p->ending = true;
 		p->exit_code = code;
@@ -422,10 +458,8 @@ static void primary_leave(struct primary *p, enum frame_bye_reason reason, const
 		return;
 	}
 	primary_set_state(p, PRIMARY_LEAVING);
-	memcpy(payload, &bye, sizeof(bye));
-	memcpy(payload + sizeof(bye), text, strlen(text));
 	link_watch(p->link, p->options->timeout_ns / 8, p->options->timeout_ns);
-	link_send_copy(p->link, FRAME_BYE, 0, payload, sizeof(bye) + strlen(text));
+	link_send_bye(p->link, reason, text);
 }
 
 /* Goes on when nothing is under way any more: the guest runs, no frame is out. */
@@ -440,14 +474,14 @@ static void primary_settle(struct primary *p)
 	if (p->ending) {
 		if (p->was_attached && !p->vm_ended)
 			report_phase("protection has ended; the guest goes on here, output %s",
-				     primary_output(p));
+				     guard_output(&p->guard));
 		loop_stop(p->loop);
 		return;
 	}
 	if (p->state == PRIMARY_LEAVING || p->state == PRIMARY_FENCING)
 		primary_set_state(p, PRIMARY_UNPROTECTED);
 	if (p->state == PRIMARY_UNPROTECTED && !p->again.armed)
-		loop_timer_set(p->loop, &p->again, PRIMARY_RECONNECT_NS);
+		loop_timer_set(p->loop, &p->again, p->again_ns);
 }
 
 /* ---- what else happens ---- */
@@ -456,10 +490,11 @@ static void primary_vm_ended(void *arg, int res)
 {
 	struct primary *p = arg;
 
-	(void)res;
 	p->vm_op = NULL;
-	if (p->vm_ended)
+	if (res < 0) {
+		primary_failed(p, "cannot watch the VM's process");
 		return;
+	}
 	p->vm_ended = true;
 	report_phase("the VM has ended");
 	report_event("vm-ended", "");
@@ -516,9 +551,7 @@ static void primary_asked_to_stop(void *arg, unsigned int count)
 static struct json_object *primary_status(struct primary *p)
 {
 	struct json_object *o = json_object_new_object();
-	struct plug_held held;
 
-	guard_held(&p->guard, &held);
 	json_object_object_add(o, "role", json_object_new_string("primary"));
 	json_object_object_add(o, "vm", json_object_new_int(p->vmm.proc.pid));
 	json_object_object_add(o, "state", json_object_new_string(primary_states[p->state]));
@@ -526,19 +559,9 @@ static struct json_object *primary_status(struct primary *p)
 	json_object_object_add(o, "connected", json_object_new_boolean(p->link && p->accepted));
 	json_object_object_add(o, "protected",
 			       json_object_new_boolean(p->state == PRIMARY_PROTECTED));
-	json_object_object_add(o, "checkpoint", json_object_new_uint64(p->protect.shown.number));
-	json_object_object_add(o, "epochs", json_object_new_uint64(p->protect.shown.count));
-	json_object_object_add(o, "pause-us",
-			       json_object_new_uint64(p->protect.shown.pause_ns / NSEC_PER_USEC));
-	json_object_object_add(o, "dirty-pages", json_object_new_uint64(p->protect.shown.pages));
-	json_object_object_add(o, "output",
-			       json_object_new_string(primary_output(p)));
-	json_object_object_add(o, "held-packets", json_object_new_uint64(held.packets));
-	json_object_object_add(o, "held-bytes", json_object_new_uint64(held.bytes));
-	json_object_object_add(o, "dropped-packets", json_object_new_uint64(held.drops));
-	json_object_object_add(o, "fence",
-			       json_object_new_boolean(p->options->fence_command != NULL));
-	json_object_object_add(o, "fence-runs", json_object_new_uint64(fence_runs(&p->fence)));
+	protect_status(&p->protect, o);
+	guard_status(&p->guard, o);
+	fence_status(&p->fence, o);
 	return o;
 }
 
@@ -585,6 +608,7 @@ static int primary_open(struct primary *p, struct why *why)
 	p->fence.vm = p->vmm.proc.pid;
 	p->fence.success = primary_fenced;
 	p->fence.arg = p;
+	p->again_ns = PRIMARY_RECONNECT_NS;
 	p->again.fn = primary_connect;
 	p->again.arg = p;
 	p->gone.fn = primary_gone_late;

@@ -233,16 +233,28 @@ int procvm_open(struct procvm *vm, pid_t pid, struct why *why)
 		goto err;
 	}
 	vm->uid = uid;
-	ret = each_file(pid, look_at, vm, why);
+	ret = procvm_look(vm, why);
 	if (ret)
 		goto err;
-	if (!procvm_alive(vm)) {
-		ret = why_set(why, ESRCH, "process %d is gone", pid);
-		goto err;
-	}
 	return 0;
 err:
 	procvm_close(vm);
+	return ret;
+}
+
+int procvm_look(struct procvm *vm, struct why *why)
+{
+	int ret;
+
+	vm->nr_vms = 0;
+	vm->nr_vcpus = 0;
+	vm->vfio = 0;
+	vm->vhost_net = 0;
+	vm->vhost_other = 0;
+	vm->nr_taps = 0;
+	ret = each_file(vm->pid, look_at, vm, why);
+	if (!ret && !procvm_alive(vm))
+		ret = why_set(why, ESRCH, "process %d is gone", vm->pid);
 	return ret;
 }
 

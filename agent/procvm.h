@@ -72,6 +72,12 @@ struct procvm {
  */
 int procvm_open(struct procvm *vm, pid_t pid, struct why *why);
 
+/*
+ * Looks at the process's files again: they may have come or gone. Errors: as
+ * procvm_open(), and @nr_vms to @taps are of no use then.
+ */
+int procvm_look(struct procvm *vm, struct why *why);
+
 /* Closes @pidfd. */
 void procvm_close(struct procvm *vm);
 

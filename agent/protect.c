@@ -333,6 +333,15 @@ static void protect_line(void *arg)
 			     p->shown.bytes >> 10, (double)p->shown.held_ns / 1e6);
 }
 
+void protect_status(const struct protect *p, struct json_object *o)
+{
+	json_object_object_add(o, "checkpoint", json_object_new_uint64(p->shown.number));
+	json_object_object_add(o, "epochs", json_object_new_uint64(p->shown.count));
+	json_object_object_add(o, "pause-us",
+			       json_object_new_uint64(p->shown.pause_ns / NSEC_PER_USEC));
+	json_object_object_add(o, "dirty-pages", json_object_new_uint64(p->shown.pages));
+}
+
 /* ---- beginning and end ---- */
 
 void protect_start(struct protect *p, struct link *link)

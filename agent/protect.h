@@ -108,6 +108,8 @@ bool protect_busy(const struct protect *protect);
 void protect_forget(struct protect *protect);
 /* Frees the QMP connection for other commands. Errors: with a sentence. */
 int protect_disarm(struct protect *protect, struct why *why);
+/* Adds checkpoint, epochs, pause-us and dirty-pages of the last epoch to @o. */
+void protect_status(const struct protect *protect, struct json_object *o);
 /* What QEMU said. */
 void protect_message(struct protect *protect, const struct qmp_msg *msg);
 

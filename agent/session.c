@@ -164,11 +164,6 @@ void session_kick(struct session *session)
 	ioctl(session->fd, VMREPL_KICK);
 }
 
-int session_stats(const struct session *session, struct vmrepl_stats *stats)
-{
-	return ioctl(session->fd, VMREPL_STATS, stats) ? -errno : 0;
-}
-
 void session_detach(struct session *session)
 {
 	unsigned int i;

@@ -68,9 +68,6 @@ int session_freeze(struct session *session, uint64_t epoch, bool live,
 /* Wakes workers that wait for room. */
 void session_kick(struct session *session);
 
-/* Counters since attach; 0 or -errno. */
-int session_stats(const struct session *session, struct vmrepl_stats *stats);
-
 /* Detaches; the guest goes on. Nothing happens where none is attached. */
 void session_detach(struct session *session);
 

@@ -96,12 +96,7 @@ static void standby_end(struct standby *s, int code)
 static void standby_say_bye(struct standby *s, enum frame_bye_reason reason, const char *text)
 {
 	struct link *link = s->primary->link;
-	struct frame_bye bye = { .reason = reason };
-	uint8_t payload[sizeof(bye) + FRAME_TEXT_MAX];
-
-	memcpy(payload, &bye, sizeof(bye));
-	memcpy(payload + sizeof(bye), text, strlen(text));
-	link_send_copy(link, FRAME_BYE, 0, payload, sizeof(bye) + strlen(text));
+	link_send_bye(link, reason, text);
 	link_watch(link, s->options->timeout_ns / 8, s->options->timeout_ns);
 }
 
@@ -488,9 +483,7 @@ static struct json_object *standby_status(struct standby *s)
 						       s->state != STANDBY_PROMOTED));
 	json_object_object_add(o, "checkpoint", json_object_new_uint64(s->store.number));
 	json_object_object_add(o, "applied", json_object_new_boolean(store_applied(&s->store)));
-	json_object_object_add(o, "fence",
-			       json_object_new_boolean(s->options->fence_command != NULL));
-	json_object_object_add(o, "fence-runs", json_object_new_uint64(fence_runs(&s->fence)));
+	fence_status(&s->fence, o);
 	if (!s->store.valid && s->state != STANDBY_PROMOTED)
 		json_object_object_add(o, "note",
 				       json_object_new_string("no complete checkpoint yet"));

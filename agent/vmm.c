@@ -7,7 +7,7 @@
 #include "session.h"
 #include "vmm.h"
 
-int vmm_hello(struct vmm *vmm, const struct options *options, struct why *why)
+static int vmm_hello(struct vmm *vmm, const struct options *options, struct why *why)
 {
 	int err;
 
@@ -20,6 +20,16 @@ int vmm_hello(struct vmm *vmm, const struct options *options, struct why *why)
 	if (options->verb == OPTIONS_PRIMARY)
 		vmm->hello.interval_ms = options->interval_ns / NSEC_PER_MSEC;
 	return 0;
+}
+
+int vmm_look_again(struct vmm *vmm, const struct options *options, struct why *why)
+{
+	int err;
+
+	err = procvm_look(&vmm->proc, why);
+	if (!err)
+		err = refuse_check(vmm->qmp, &vmm->proc, REFUSE_PRIMARY, why);
+	return err ? err : vmm_hello(vmm, options, why);
 }
 
 /* What only a VM that is to be protected needs. */

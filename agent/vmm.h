@@ -43,8 +43,12 @@ struct vmm {
 int vmm_open(struct vmm *vmm, const struct options *options, struct loop *loop,
 	     enum refuse_side side, control_fn fn, void *arg, struct why *why);
 
-/* Reads @hello anew: blocks may have come or gone. Errors: with a sentence. */
-int vmm_hello(struct vmm *vmm, const struct options *options, struct why *why);
+/*
+ * A primary that is not protected at the moment: its devices, taps and blocks may
+ * have come or gone. Checks all of it again and reads @hello anew. Errors: as
+ * refuse_check(), with a sentence.
+ */
+int vmm_look_again(struct vmm *vmm, const struct options *options, struct why *why);
 
 void vmm_close(struct vmm *vmm);
 
