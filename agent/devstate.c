@@ -157,16 +157,6 @@ err:
 	return err;
 }
 
-/* Keeps the first error and its sentence. */
-static int first_error(int first, int err, struct why *why, const struct why *later)
-{
-	if (first || !err)
-		return first;
-	if (why)
-		*why = *later;
-	return err;
-}
-
 /* A migration into a pipe, given up when the small blocks are there. */
 static int capture_by_migration(struct qmp *q, struct ramblock_table *t, int64_t deadline,
 				struct why *why)
@@ -201,10 +191,10 @@ static int capture_by_migration(struct qmp *q, struct ramblock_table *t, int64_t
 	err = migration_resume(q, &later);
 	if (err)
 		why_prefix(&later, "the guest is stopped and QEMU does not resume it (try `cont` in its monitor): ");
-	ret = first_error(ret, err, why, &later);
+	ret = why_first(ret, err, why, &later);
 out_settings:
 	err = migration_restore(q, &old, &later);
-	ret = first_error(ret, err, why, &later);
+	ret = why_first(ret, err, why, &later);
 out:
 	ramstream_free(s);
 	return ret;

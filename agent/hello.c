@@ -76,7 +76,6 @@ char *hello_write(const struct hello *hello)
 	hello_add_u64(o, "vcpus", hello->nr_vcpus);
 	json_object_object_add(o, "fence", json_object_new_boolean(hello->fence));
 	hello_add_u64(o, "timeout-ms", hello->timeout_ms);
-	hello_add_u64(o, "interval-ms", hello->interval_ms);
 	for (i = 0; i < hello->blocks.nr; i++) {
 		const struct ramblock *block = &hello->blocks.blocks[i];
 		struct json_object *b = json_object_new_object();
@@ -212,8 +211,6 @@ int hello_parse(struct hello *hello, const void *text, size_t len, struct why *w
 		err = hello_get_bool(o, "fence", &hello->fence, why);
 	if (!err)
 		err = hello_get_u64(o, "timeout-ms", 600000, &hello->timeout_ms, why);
-	if (!err)
-		err = hello_get_u64(o, "interval-ms", 60000, &hello->interval_ms, why);
 	if (!err)
 		err = hello_parse_blocks(hello, o, why);
 	if (err)

@@ -21,7 +21,6 @@
  * @nr_vcpus:    vCPUs
  * @fence:       has a fence command
  * @timeout_ms:  silence that it takes for a loss
- * @interval_ms: primary: its interval; standby: 0
  * @blocks:      RAM blocks in the order of their wire index
  */
 struct hello {
@@ -33,13 +32,12 @@ struct hello {
 	uint64_t nr_vcpus;
 	bool fence;
 	uint64_t timeout_ms;
-	uint64_t interval_ms;
 	struct ramblock_table blocks;
 };
 
 /*
- * Asks QEMU for all of it but @fence, @timeout_ms, @interval_ms. Errors: as
- * qmp_command() and ramblock_read(). hello_free() afterwards in any case.
+ * Asks QEMU for all of it but @fence and @timeout_ms. Errors: as qmp_command()
+ * and ramblock_read(). hello_free() afterwards in any case.
  */
 int hello_read(struct hello *hello, struct qmp *qmp, struct why *why);
 

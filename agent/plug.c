@@ -338,39 +338,35 @@ unsigned int plug_tap_index(const struct plug *p)
 	return p->tap_index;
 }
 
-/* Keeps the first error and its sentence. */
-static void note(int *first, int ret, struct why *why, const struct why *later)
+static int release_and_drain(struct plug *p, struct why *why)
 {
-	if (!ret || *first)
-		return;
-	*first = ret;
-	if (why)
-		*why = *later;
+	int err = plug_release_all(p, why);
+
+	return err ? err : drain(p, why);
 }
 
 int plug_close(struct plug *p, bool release, struct why *why)
 {
 	char name[IF_NAMESIZE];
 	struct why later;
-	int first = 0;
+	int first = 0, err;
 	bool here;
 
 	if (!p)
 		return 0;
 	/* By index: it may have another name now. */
 	here = if_indextoname(p->tap_index, name) != NULL;
-	if (release) {
-		note(&first, plug_release_all(p, &later), why, &later);
-		if (!first)
-			note(&first, drain(p, &later), why, &later);
+	if (release)
+		first = release_and_drain(p, why);
+	if (here) {
+		err = redirect_remove(&p->nl, p->tap_index, p->own_ingress, NULL, &later);
+		first = why_first(first, err, why, &later);
 	}
-	if (here)
-		note(&first, redirect_remove(&p->nl, p->tap_index, p->own_ingress, NULL, &later),
-		     why, &later);
 	/* What came between the two goes out before the ifb goes. */
 	if (release && !first)
-		note(&first, drain(p, &later), why, &later);
-	note(&first, del_ifb(&p->nl, p->ifb_index, NULL, &later), why, &later);
+		first = drain(p, why);
+	err = del_ifb(&p->nl, p->ifb_index, NULL, &later);
+	first = why_first(first, err, why, &later);
 	netlink_close(&p->nl);
 	free(p);
 	return first;

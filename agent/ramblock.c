@@ -239,8 +239,6 @@ static int read_memdevs(struct ramblock_table *t, struct qmp *q, struct why *why
 		if (i < 0)
 			continue;
 		t->blocks[i].big = true;
-		if (json_object_object_get_ex(dev, "share", &o))
-			t->blocks[i].shared = json_object_get_boolean(o);
 		some = true;
 	}
 	json_object_put(list);
@@ -526,7 +524,6 @@ int ramblock_match(struct ramblock_table *theirs, const struct ramblock_table *o
 		b = &theirs->blocks[i];
 		o = &ours->blocks[ramblock_index(ours, b->name)];
 		b->hva = b->big ? o->hva : 0;
-		b->shared = o->shared;
 	}
 	sort_placed(theirs);
 	return 0;

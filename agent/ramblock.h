@@ -16,6 +16,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "qmp.h"
 #include "why.h"
@@ -35,7 +36,6 @@ struct vmrepl_slot;
  * @hva:	address of its first byte in that QEMU; 0 where it is not known,
  *		which is so for small blocks that the guest does not see now
  * @big:	backs guest RAM
- * @shared:	(@big) mapped shared: QEMU's x-ignore-shared leaves it out
  * @copy:	(small) its content, @size bytes, page aligned; or NULL
  */
 struct ramblock {
@@ -44,7 +44,6 @@ struct ramblock {
 	uint64_t max;
 	uint64_t hva;
 	bool big;
-	bool shared;
 	uint8_t *copy;
 };
 
@@ -62,6 +61,12 @@ struct ramblock_table {
 	unsigned int last;
 };
 
+/* Whether a page, RAMBLOCK_PAGE bytes, holds zeros only. */
+static inline bool ramblock_page_is_zero(const uint8_t *page)
+{
+	return !page[0] && !memcmp(page, page + 1, RAMBLOCK_PAGE - 1);
+}
+
 /* Makes an empty table of @t. */
 void ramblock_init(struct ramblock_table *t);
 
@@ -69,7 +74,7 @@ void ramblock_init(struct ramblock_table *t);
 void ramblock_free(struct ramblock_table *t);
 
 /**
- * ramblock_read - names, sizes, big, shared; addresses as far as QEMU tells
+ * ramblock_read - names, sizes, big; addresses as far as QEMU tells
  *
  * Needs no module. For the primary before it attaches, and for the standby:
  * there the addresses of all big blocks are known afterwards (from `info
@@ -123,7 +128,7 @@ int ramblock_add(struct ramblock_table *t, const char *name, uint64_t size, bool
 /**
  * ramblock_match - do the primary's blocks fit this standby?
  * @theirs:	the primary's list (names, sizes, big); on success gets the
- *		addresses (@hva, @shared) of our big blocks
+ *		addresses (@hva) of our big blocks
  * @ours:	of ramblock_read() on the standby's QEMU
  *
  * Every big block must be on both sides with the same size. A small block may

@@ -501,11 +501,6 @@ static void put_section_end(FILE *f)
 	put32(f, RAM_SECTION_ID);
 }
 
-static bool all_zero(const uint8_t *p)
-{
-	return !p[0] && !memcmp(p, p + 1, RAMBLOCK_PAGE - 1);
-}
-
 static void put_block(FILE *f, const struct ramblock *b)
 {
 	const uint8_t *data;
@@ -513,7 +508,7 @@ static void put_block(FILE *f, const struct ramblock *b)
 
 	for (off = 0; off < b->size; off += RAMBLOCK_PAGE) {
 		data = b->copy + off;
-		flags = all_zero(data) ? RAM_ZERO : RAM_PAGE;
+		flags = ramblock_page_is_zero(data) ? RAM_ZERO : RAM_PAGE;
 		if (off)
 			flags |= RAM_CONTINUE;
 		put64(f, off | flags);

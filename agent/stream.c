@@ -280,11 +280,6 @@ static void stream_frame_send(struct stream *stream, struct stream_frame *frame)
 	stream_send(stream, &frame->tx, FRAME_PAGES);
 }
 
-static bool stream_is_zero(const uint8_t *page)
-{
-	return !page[0] && !memcmp(page, page + 1, FRAME_PAGE_SIZE - 1);
-}
-
 /* One frame's worth of small blocks; false when there are no more. */
 static bool stream_fill_copies(struct stream *stream)
 {
@@ -303,7 +298,7 @@ static bool stream_fill_copies(struct stream *stream)
 		}
 		page = block->copy + stream->copy_page * RAMBLOCK_PAGE;
 		stream_frame_add(frame, stream->copy_block, stream->copy_page++,
-				 stream_is_zero(page) ? NULL : page);
+				 ramblock_page_is_zero(page) ? NULL : page);
 	}
 	if (!frame->desc.head.nr) {
 		stream_frame_unget(stream, frame);

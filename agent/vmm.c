@@ -17,8 +17,6 @@ static int vmm_hello(struct vmm *vmm, const struct options *options, struct why 
 		return err;
 	vmm->hello.fence = options->fence_command != NULL;
 	vmm->hello.timeout_ms = options->timeout_ns / NSEC_PER_MSEC;
-	if (options->verb == OPTIONS_PRIMARY)
-		vmm->hello.interval_ms = options->interval_ns / NSEC_PER_MSEC;
 	return 0;
 }
 

@@ -62,4 +62,22 @@ static inline void why_prefix(struct why *why, const char *fmt, ...)
 	snprintf(why->text + n, sizeof(why->text) - n, "%s", old);
 }
 
+/**
+ * why_first - of several errors on the way out the first one is told
+ * @first:	error so far, or 0
+ * @err:	the next one, or 0
+ * @why:	of @first
+ * @later:	of @err
+ *
+ * Returns the first error of the two.
+ */
+static inline int why_first(int first, int err, struct why *why, const struct why *later)
+{
+	if (first || !err)
+		return first;
+	if (why)
+		*why = *later;
+	return err;
+}
+
 #endif /* AGENT_WHY_H */

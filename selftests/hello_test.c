@@ -28,7 +28,6 @@ static void fill(struct hello *hello)
 	hello->ram_bytes = 256 * MIB;
 	hello->nr_vcpus = 2;
 	hello->timeout_ms = 2000;
-	hello->interval_ms = 100;
 	ramblock_add(&hello->blocks, "pc.ram", 256 * MIB, true);
 	ramblock_add(&hello->blocks, "pc.bios", 262144, false);
 }
@@ -75,7 +74,7 @@ static void test_round_trip(const char *text)
 	err = hello_parse(&got, text, strlen(text), &why);
 	tap_ok(!err && !strcmp(got.qemu, want.qemu) && !strcmp(got.machine, want.machine) &&
 	       got.ram_bytes == want.ram_bytes && got.nr_vcpus == want.nr_vcpus &&
-	       got.timeout_ms == want.timeout_ms && got.interval_ms == want.interval_ms &&
+	       got.timeout_ms == want.timeout_ms &&
 	       got.blocks.nr == 2 && !strcmp(got.blocks.blocks[1].name, "pc.bios") &&
 	       got.blocks.blocks[0].big && !got.blocks.blocks[1].big, "what is written is read");
 	hello_free(&got);

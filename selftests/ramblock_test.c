@@ -242,7 +242,6 @@ static void fill(struct ramblock_table *t, uint64_t ram, uint64_t rom, uint64_t 
 	ramblock_init(t);
 	i = ramblock_add(t, "ram0", ram, true);
 	t->blocks[i].hva = RAM;
-	t->blocks[i].shared = true;
 	i = ramblock_add(t, "rom", rom, false);
 	t->blocks[i].max = max;
 	t->blocks[i].hva = BIOS;
@@ -257,7 +256,7 @@ static void test_match(void)
 	a.blocks[0].hva = 0;
 	a.blocks[1].hva = 0;
 	fill(&b, MiB, 4096, 4096);
-	tap_ok(!ramblock_match(&a, &b, &why) && a.blocks[0].hva == RAM && a.blocks[0].shared &&
+	tap_ok(!ramblock_match(&a, &b, &why) && a.blocks[0].hva == RAM &&
 	       !a.blocks[1].hva, "same blocks");
 	ramblock_free(&b);
 	fill(&b, 2 * MiB, 4096, 4096);
