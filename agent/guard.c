@@ -3,6 +3,7 @@
  * guard: on in this order, off in the mirror's.
  */
 #include <errno.h>
+#include <inttypes.h>
 
 #include "devstate.h"
 #include "guard.h"
@@ -93,6 +94,12 @@ int guard_attach(struct guard *guard, struct why *why)
 	err = guard_plug(guard, why);
 	if (err)
 		goto detach;
+	report_phase("attached: pid %d (%s), %u vCPUs, %" PRIu64 " MiB%s", guard->vm->pid,
+		     guard->vm->comm, guard->session.nr_vcpus, guard->session.ram_bytes >> 20,
+		     guard->nr_plugs ? "" : ", no network");
+	report_event("attached", "pid:u vcpus:u ram_bytes:u taps:u", (uint64_t)guard->vm->pid,
+		     (uint64_t)guard->session.nr_vcpus, guard->session.ram_bytes,
+		     (uint64_t)guard->nr_plugs);
 	return 0;
 detach:
 	session_detach(&guard->session);

@@ -14,7 +14,6 @@
  */
 #include <errno.h>
 #include <inttypes.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,6 +25,7 @@
 #include "report.h"
 #include "stop.h"
 #include "vmm.h"
+#include "watch.h"
 
 #define PRIMARY_RECONNECT_NS	NSEC_PER_SEC
 /* Doubled after each connection that came to nothing, up to this. */
@@ -57,8 +57,7 @@ struct primary {
 	const struct options *options;
 	struct loop *loop;
 	struct vmm vmm;
-	struct loop_op *qmp_op;
-	struct loop_op *vm_op;
+	struct watch watch;
 	struct stop stop;
 	struct fence fence;
 	struct guard guard;
@@ -70,8 +69,6 @@ struct primary {
 
 	struct loop_timer again;	/* connection */
 	uint64_t again_ns;		/* from the end of one to the next */
-	struct loop_timer gone;		/* the VM's process should have ended */
-	const char *gone_why;
 	char last_why[WHY_LEN];
 
 	bool ending;		/* the program ends after LEAVING */
@@ -153,24 +150,11 @@ static void primary_phased(void *arg)
 	}
 }
 
-/*
- * Something says that the VM is gone. Its process is watched and tells it better
- * in a moment; where it does not, this is the error.
- */
 static void primary_gone(void *arg, const char *why)
 {
 	struct primary *p = arg;
 
-	p->gone_why = why;
-	loop_timer_set(p->loop, &p->gone, NSEC_PER_SEC);
-}
-
-static void primary_gone_late(void *arg)
-{
-	struct primary *p = arg;
-
-	report_error("%s; the guest is not protected any more", p->gone_why);
-	primary_leave(p, FRAME_BYE_ERROR, p->gone_why, true, 1);
+	watch_gone(&p->watch, why);
 }
 
 /* ---- connection ---- */
@@ -231,16 +215,8 @@ static void primary_accepted(struct primary *p, const struct frame *frame)
 	quarter = beat * 2 / NSEC_PER_MSEC;
 	qmp_set_timeout(p->vmm.qmp, quarter < QMP_TIMEOUT_MS ? (unsigned int)quarter :
 			QMP_TIMEOUT_MS);
-	if (!p->was_attached)
-		report_phase("attached: pid %d (%s), %u vCPUs, %" PRIu64 " MiB%s", p->vmm.proc.pid,
-			     p->vmm.proc.comm, p->guard.session.nr_vcpus,
-			     p->guard.session.ram_bytes >> 20,
-			     p->guard.nr_plugs ? "" : ", no network");
-	else
+	if (p->was_attached)
 		report_phase("attached again: syncing everything to %s", link_peer(p->link));
-	report_event("attached", "pid:u vcpus:u ram_bytes:u taps:u again:b",
-		     (uint64_t)p->vmm.proc.pid, (uint64_t)p->guard.session.nr_vcpus,
-		     p->guard.session.ram_bytes, (uint64_t)p->guard.nr_plugs, p->was_attached);
 	p->was_attached = true;
 	p->last_why[0] = '\0';
 	/* The standby judges our silence from the first epoch on; we its. */
@@ -486,47 +462,40 @@ static void primary_settle(struct primary *p)
 
 /* ---- what else happens ---- */
 
-static void primary_vm_ended(void *arg, int res)
+static void primary_vm_ended(void *arg)
 {
 	struct primary *p = arg;
 
-	p->vm_op = NULL;
-	if (res < 0) {
-		primary_failed(p, "cannot watch the VM's process");
-		return;
-	}
 	p->vm_ended = true;
 	report_phase("the VM has ended");
 	report_event("vm-ended", "");
 	/* A standby that we cannot reach may take over: the guest is gone here. */
 	fence_stop(&p->fence);
 	loop_timer_cancel(p->loop, &p->again);
-	loop_timer_cancel(p->loop, &p->gone);
 	protect_halt(&p->protect);
 	protect_forget(&p->protect);
 	primary_leave(p, FRAME_BYE_VM_ENDED, "the VM ended by itself", true, 0);
 }
 
-static void primary_qmp(void *arg, int res)
+static void primary_said(void *arg, const struct qmp_msg *msg)
 {
 	struct primary *p = arg;
-	struct qmp_msg msg;
-	struct why why;
-	int ret;
 
-	(void)res;
-	p->qmp_op = NULL;
-	while ((ret = qmp_pump(p->vmm.qmp, &msg, &why)) > 0) {
-		protect_message(&p->protect, &msg);
-		qmp_msg_put(&msg);
-	}
-	if (!ret) {
-		p->qmp_op = loop_poll(p->loop, qmp_fd(p->vmm.qmp), POLLIN, primary_qmp, p);
-		return;
-	}
+	protect_message(&p->protect, msg);
+}
+
+static void primary_silent(void *arg)
+{
+	struct primary *p = arg;
+
 	protect_halt(&p->protect);
 	protect_forget(&p->protect);
-	primary_gone(p, "QEMU has closed its QMP socket");
+}
+
+static void primary_unwatched(void *arg, const char *why)
+{
+	report_error("%s; the guest is not protected any more", why);
+	primary_leave(arg, FRAME_BYE_ERROR, why, true, 1);
 }
 
 static void primary_asked_to_stop(void *arg, unsigned int count)
@@ -611,15 +580,17 @@ static int primary_open(struct primary *p, struct why *why)
 	p->again_ns = PRIMARY_RECONNECT_NS;
 	p->again.fn = primary_connect;
 	p->again.arg = p;
-	p->gone.fn = primary_gone_late;
-	p->gone.arg = p;
+	p->watch.said = primary_said;
+	p->watch.silent = primary_silent;
+	p->watch.ended = primary_vm_ended;
+	p->watch.failed = primary_unwatched;
+	p->watch.arg = p;
 	p->stop.asked = primary_asked_to_stop;
 	p->stop.arg = p;
 	err = stop_open(&p->stop, p->loop);
 	if (err)
 		return why_set(why, -err, "cannot watch for signals: %s", strerror(-err));
-	p->vm_op = loop_poll(p->loop, p->vmm.proc.pidfd, POLLIN, primary_vm_ended, p);
-	p->qmp_op = loop_poll(p->loop, qmp_fd(p->vmm.qmp), POLLIN, primary_qmp, p);
+	watch_open(&p->watch, p->loop, &p->vmm);
 	return 0;
 }
 
@@ -640,12 +611,11 @@ static void primary_close(struct primary *p)
 	} else if (guard_close(&p->guard, !p->guard.holding, &why)) {
 		report_warn("cannot take the plug away: %s", why.text);
 	}
+	watch_close(&p->watch);
 	/* A checkpoint still under way must not keep the guest: its pipe goes. */
 	qmp_close(p->vmm.qmp);
 	p->vmm.qmp = NULL;
-	loop_cancel(p->loop, p->qmp_op);
 	protect_close(&p->protect);
-	loop_cancel(p->loop, p->vm_op);
 	stop_close(&p->stop);
 	vmm_close(&p->vmm);
 	loop_free(p->loop);

@@ -10,20 +10,19 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "devstate.h"
 #include "fence.h"
 #include "link.h"
 #include "report.h"
 #include "standby.h"
 #include "stop.h"
 #include "store.h"
+#include "takeover.h"
 #include "vmm.h"
 
 #define STANDBY_VISITORS	8
 /* A connection that has not said HELLO; a primary that prepares its first sync. */
 #define STANDBY_GREET_NS	(5 * NSEC_PER_SEC)
 #define STANDBY_PREPARE_NS	(60 * NSEC_PER_SEC)
-#define STANDBY_LOAD_MS		60000u
 
 enum standby_state {
 	STANDBY_WAITING,
@@ -71,8 +70,7 @@ struct standby {
 	struct store store;
 	struct fence fence;
 	uint64_t beat_ns;
-	uint64_t lost_at;
-	uint64_t silence;
+	struct takeover takeover;
 	bool leaving;		/* the goodbye was said */
 	int exit_code;
 };
@@ -312,7 +310,7 @@ static void standby_down(void *arg, const char *why)
 	struct standby_visitor *v = arg;
 
 	if (v == v->standby->primary) {
-		v->standby->silence = loop_now() - link_last_rx(v->link);
+		v->standby->takeover.silence = loop_now() - link_last_rx(v->link);
 		standby_lost(v->standby, why);
 	} else if (!v->left) {
 		report_warn("closed a connection from %s: %s", link_peer(v->link), why);
@@ -373,48 +371,16 @@ static void standby_accepted(void *arg, struct link_wire *wire, const char *peer
 
 static int standby_promote(struct standby *s, struct why *why)
 {
-	uint64_t t0 = loop_now(), t1, t2, t3;
-	int fd, err;
+	int err = takeover_run(&s->takeover, &s->vmm, &s->store, why);
 
-	/* It decodes RAM and devices before it answers; nothing else waits for us. */
-	qmp_set_timeout(s->vmm.qmp, STANDBY_LOAD_MS);
-	report_phase("taking over with checkpoint %" PRIu64, s->store.number);
-	err = store_finish(&s->store, why);
-	if (err)
-		return err;
-	t1 = loop_now();
-	fd = devstate_build(s->store.theirs.machine, &s->store.theirs.blocks,
-			    s->store.state.data, s->store.state.len, why);
-	if (fd < 0)
-		return fd;
-	err = devstate_load(s->vmm.qmp, fd, STANDBY_LOAD_MS, why);
-	close(fd);
-	if (err)
-		return err;
-	t2 = loop_now();
-	err = qmp_command(s->vmm.qmp, "cont", NULL, NULL, why);
-	if (err)
-		return err;
-	t3 = loop_now();
-	standby_set_state(s, STANDBY_PROMOTED);
-	report_phase("the guest runs here: apply %" PRIu64 " ms, load %" PRIu64 " ms, start %" PRIu64
-		     " ms%s", (t1 - t0) / NSEC_PER_MSEC, (t2 - t1) / NSEC_PER_MSEC,
-		     (t3 - t2) / NSEC_PER_MSEC, s->lost_at ? "" : " (by hand)");
-	if (s->lost_at)
-		report_phase("from the primary's last sign of life to running: %" PRIu64
-			     " ms (detection %" PRIu64 " ms, fence %" PRIu64 " ms)",
-			     (t3 - s->lost_at + s->silence) / NSEC_PER_MSEC,
-			     s->silence / NSEC_PER_MSEC, (t0 - s->lost_at) / NSEC_PER_MSEC);
-	report_event("promoted",
-		     "epoch:u detect_us:u fence_us:u apply_us:u load_us:u start_us:u",
-		     s->store.number, s->lost_at ? s->silence / NSEC_PER_USEC : 0,
-		     s->lost_at ? (t0 - s->lost_at) / NSEC_PER_USEC : 0,
-		     (t1 - t0) / NSEC_PER_USEC, (t2 - t1) / NSEC_PER_USEC,
-		     (t3 - t2) / NSEC_PER_USEC);
-	/* QEMU serves one client at a time, and it is not needed any more. */
-	qmp_close(s->vmm.qmp);
-	s->vmm.qmp = NULL;
-	return 0;
+	if (!err) {
+		standby_set_state(s, STANDBY_PROMOTED);
+		return 0;
+	}
+	report_error("cannot take over: %s", why->text);
+	report_event("promote-failed", "why:s", why->text);
+	standby_end(s, 1);
+	return err;
 }
 
 static void standby_fenced(void *arg)
@@ -426,11 +392,7 @@ static void standby_fenced(void *arg)
 	if (!s->store.valid)
 		return;
 	report_phase("fenced: the primary is off");
-	if (standby_promote(s, &why)) {
-		report_error("cannot take over: %s", why.text);
-		report_event("promote-failed", "why:s", why.text);
-		standby_end(s, 1);
-	}
+	standby_promote(s, &why);
 }
 
 /* The primary is gone without a goodbye. */
@@ -446,13 +408,13 @@ static void standby_lost(struct standby *s, const char *why)
 		return;
 	report_warn("lost the primary at %s: %s", s->peer, why);
 	report_event("lost", "peer:s why:s silence_us:u promotable:b", s->peer, why,
-		     s->silence / NSEC_PER_USEC, s->store.valid);
+		     s->takeover.silence / NSEC_PER_USEC, s->store.valid);
 	if (!s->store.valid) {
 		standby_set_state(s, STANDBY_WAITING);
 		report_warn("there was no complete checkpoint yet: waiting for the primary");
 		return;
 	}
-	s->lost_at = loop_now();
+	s->takeover.lost_at = loop_now();
 	if (s->options->fence_command) {
 		standby_set_state(s, STANDBY_FENCING);
 		report_phase("fencing the primary in %" PRIu64 " ms",
@@ -504,13 +466,9 @@ static struct json_object *standby_promote_asked(struct standby *s)
 	if (!fence_stop(&s->fence))
 		return control_error("the fence command is running at this moment; wait for it");
 	report_warn("promoted by hand");
-	s->lost_at = 0;
-	if (standby_promote(s, &why)) {
-		report_error("cannot take over: %s", why.text);
-		report_event("promote-failed", "why:s", why.text);
-		standby_end(s, 1);
+	s->takeover.lost_at = 0;
+	if (standby_promote(s, &why))
 		return control_error("%s", why.text);
-	}
 	return standby_status(s);
 }
 
