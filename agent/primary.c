@@ -608,7 +608,7 @@ static void primary_close(struct primary *p)
 		guard_detach(&p->guard);
 		report_warn("output stays held; `vmrepl-agent release --vm %d` drops it and lets the guest out again",
 			    p->vmm.proc.pid);
-	} else if (guard_close(&p->guard, !p->guard.holding, &why)) {
+	} else if (guard_close(&p->guard, !p->guard.holding || !p->protect.can_promote, &why)) {
 		report_warn("cannot take the plug away: %s", why.text);
 	}
 	watch_close(&p->watch);
