@@ -42,7 +42,9 @@ static long do_attach(struct vmrepl_session *s, void __user *arg)
 	struct vmrepl_attach a;
 	int err;
 
-	if (copy_from_user(&a, arg, sizeof(a)))
+	/* Both ways before anything changes. */
+	if (copy_from_user(&a, arg, sizeof(a)) ||
+	    copy_to_user(arg, &a, sizeof(a)))
 		return -EFAULT;
 	err = vmrepl_session_attach(s, &a);
 	/* Also on an error: it carries the reason. */
@@ -53,6 +55,7 @@ static long do_attach(struct vmrepl_session *s, void __user *arg)
 
 static long do_layout(struct vmrepl_session *s, void __user *arg)
 {
+	char why[VMREPL_WHY_LEN];
 	struct vmrepl_layout l;
 	long err;
 
@@ -64,7 +67,9 @@ static long do_layout(struct vmrepl_session *s, void __user *arg)
 	else if (READ_ONCE(s->gone))
 		err = -ESRCH;
 	else
-		err = vmrepl_vm_take_layout(s, &l);
+		err = vmrepl_vm_take_layout(s, &l, why);
+	if (err == -EOPNOTSUPP)
+		pr_warn("VM %d: %s\n", s->kvm->userspace_pid, why);
 	mutex_unlock(&s->lock);
 	if ((!err || err == -ENOSPC) && copy_to_user(arg, &l, sizeof(l)))
 		return -EFAULT;

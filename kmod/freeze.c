@@ -81,12 +81,17 @@ static unsigned long word_hva(struct vmrepl_region *r, unsigned long word)
 	return r->start + (word * BITS_PER_LONG << PAGE_SHIFT);
 }
 
-/* One hva may be seen through several memslots; each has its own mappings. */
-static void protect_in_slots(struct kvm *kvm, struct kvm_memslots *slots,
-			     unsigned long hva, unsigned long mask)
+/*
+ * One hva may be seen through several memslots; each has its own mappings.
+ * Return: the pages of @mask that some memslot shows.
+ */
+static unsigned long protect_in_slots(struct kvm *kvm,
+				      struct kvm_memslots *slots,
+				      unsigned long hva, unsigned long mask)
 {
 	unsigned long stop = hva + (BITS_PER_LONG << PAGE_SHIFT);
 	struct interval_tree_node *node;
+	unsigned long seen = 0;
 
 	for (node = interval_tree_iter_first(&slots->hva_tree, hva, stop - 1);
 	     node; node = interval_tree_iter_next(node, hva, stop - 1)) {
@@ -99,28 +104,42 @@ static void protect_in_slots(struct kvm *kvm, struct kvm_memslots *slots,
 		unsigned long last = min(end, stop) - 1;
 		unsigned long bits;
 
-		if (slot->flags & KVM_MEM_READONLY)
-			continue;
 		bits = mask & GENMASK((last - hva) >> PAGE_SHIFT,
 				      (first - hva) >> PAGE_SHIFT);
+		seen |= bits;
 		bits >>= (first - hva) >> PAGE_SHIFT;
-		if (bits)
+		if (bits && !(slot->flags & KVM_MEM_READONLY))
 			ksym(kvm_arch_mmu_enable_log_dirty_pt_masked)
 				(kvm, slot, (first - start) >> PAGE_SHIFT, bits);
 	}
+	return seen;
 }
+
+struct guest_pass {
+	int half;
+	u64 pages;
+};
 
 static void protect_guest(struct vmrepl_session *s, struct vmrepl_region *r,
 			  unsigned long word, unsigned long mask, void *data)
 {
+	struct guest_pass *pass = data;
 	struct kvm *kvm = s->kvm;
-	u64 *pages = data;
+	unsigned long seen = 0;
 	int as;
 
-	*pages += hweight_long(mask);
 	for (as = 0; as < compat_address_spaces(kvm); as++)
-		protect_in_slots(kvm, __kvm_memslots(kvm, as),
-				 word_hva(r, word), mask);
+		seen |= protect_in_slots(kvm, __kvm_memslots(kvm, as),
+					 word_hva(r, word), mask);
+	/*
+	 * What no memslot shows is not the guest's now, and the VMM may have put
+	 * something of its own there. Should a memslot show it again, that alone
+	 * puts all of it into the set.
+	 */
+	if (mask & ~seen)
+		atomic_long_andnot(mask & ~seen, (atomic_long_t *)
+				   &r->dirty[pass->half][word]);
+	pass->pages += hweight_long(seen);
 	cond_resched_rwlock_write(&kvm->mmu_lock);
 }
 
@@ -130,8 +149,8 @@ struct host_pass {
 };
 
 /*
- * Pages that a device may still be writing stay in the set: those pinned, and
- * over live rounds everything that the host side touched, because not every
+ * Pages that may be written unseen stay in the set: those pinned or migrated now,
+ * and over live rounds everything that the host side touched, because not every
  * kernel marks the pages of an O_DIRECT read as pinned. In a quiet freeze there
  * is no such I/O.
  */
@@ -141,16 +160,14 @@ static void protect_host(struct vmrepl_session *s, struct vmrepl_region *r,
 	struct host_pass *pass = data;
 	atomic_long_t *held = (atomic_long_t *)&r->held[word];
 	unsigned long hva = word_hva(r, word);
-	unsigned long pinned, again, bit;
+	unsigned long again, bit;
 
-	pinned = vmrepl_hostpte_protect(&pass->pte, hva, mask);
+	again = vmrepl_hostpte_protect(&pass->pte, hva, mask);
+	atomic64_add(hweight_long(again), &s->stats.pinned);
 	if (pass->live)
-		again = atomic_long_read(held) & mask;
+		again |= atomic_long_read(held) & mask;
 	else
-		again = atomic_long_fetch_andnot(mask, held) & 0;
-	again |= pinned;
-
-	atomic64_add(hweight_long(pinned), &s->stats.pinned);
+		atomic_long_andnot(mask, held);
 	for_each_set_bit(bit, &again, BITS_PER_LONG)
 		vmrepl_log_range(s, hva + (bit << PAGE_SHIFT),
 				 hva + ((bit + 1) << PAGE_SHIFT), true);
@@ -159,23 +176,27 @@ static void protect_host(struct vmrepl_session *s, struct vmrepl_region *r,
 
 static u64 protect_set(struct vmrepl_session *s, int h, bool live, bool scan)
 {
-	struct host_pass pass = { .pte.mm = s->mm, .live = live };
+	struct host_pass host = { .pte.mm = s->mm, .live = live };
+	struct guest_pass guest = { .half = h };
 	struct kvm *kvm = s->kvm;
-	u64 pages = 0;
 
 	mutex_lock(&kvm->slots_lock);
 	write_lock(&kvm->mmu_lock);
-	walk_set(s, h, scan, protect_guest, &pages);
+	walk_set(s, h, scan, protect_guest, &guest);
 	write_unlock(&kvm->mmu_lock);
 	mutex_unlock(&kvm->slots_lock);
-	if (pages)
+	if (guest.pages)
 		ksym(kvm_flush_remote_tlbs)(kvm);
 
-	mmap_read_lock(s->mm);
-	walk_set(s, h, scan, protect_host, &pass);
-	vmrepl_hostpte_flush(&pass.pte);
-	mmap_read_unlock(s->mm);
-	return pages;
+	/*
+	 * A fault that was logged before the flip may make its page writable only
+	 * now: this waits for it, so that the protection comes after it.
+	 */
+	compat_lock_faults(s->mm, live);
+	walk_set(s, h, scan, protect_host, &host);
+	vmrepl_hostpte_flush(&host.pte);
+	compat_unlock_faults(s->mm, live);
+	return guest.pages;
 }
 
 static int may_freeze(struct vmrepl_session *s, struct vmrepl_freeze *f)
@@ -212,12 +233,6 @@ int vmrepl_freeze(struct vmrepl_session *s, struct vmrepl_freeze *f)
 	scan = vmrepl_log_needs_scan(s, h);
 	if (scan)
 		atomic64_inc(&s->stats.log_overflows);
-
-	/*
-	 * A fault that was logged before the flip may make its page writable
-	 * only now: let it, so that the protection comes after it.
-	 */
-	compat_drain_faults(s->mm);
 
 	f->pages = 0;
 	if (likely(!(debug_break & VMREPL_BREAK_PROTECT)))

@@ -14,8 +14,8 @@ struct vmrepl_freeze;
  * @s:	session; caller holds its lock
  * @f:	in and out, see uapi
  *
- * Allocates nothing. Return: 0 or a negative errno, see uapi; on an error the
- * set is as it was.
+ * Allocates nothing itself; KVM may, where it splits a huge page.
+ * Return: 0 or a negative errno, see uapi; on an error the set is as it was.
  */
 int vmrepl_freeze(struct vmrepl_session *s, struct vmrepl_freeze *f);
 

@@ -22,8 +22,8 @@ MODULE_PARM_DESC(debug_break,
 		 "For tests only: break an invariant (1 host writes, 2 KVM writes, 4 protection)");
 
 /*
- * ftrace calls with preemption off unless told otherwise, and that is an RCU
- * read-side section too; said again here so that it does not hang on it.
+ * ftrace calls a hook with nothing held: the RCU section that keeps the session,
+ * and preemption (log.c), are each hook's own business.
  */
 static void notrace hook_dirty(unsigned long ip, unsigned long parent_ip,
 			       struct ftrace_ops *op, struct ftrace_regs *fregs)
@@ -68,10 +68,11 @@ static void notrace hook_slot(unsigned long ip, unsigned long parent_ip,
 			      struct ftrace_ops *op, struct ftrace_regs *fregs)
 {
 	const struct kvm *kvm = (void *)compat_ftrace_arg(fregs, 0);
-	const struct kvm_memory_slot *slot = (void *)compat_ftrace_arg(fregs, 2);
 	enum kvm_mr_change change = compat_ftrace_arg(fregs, 3);
+	/* What goes has no new slot; the old one is freed after this. */
+	const struct kvm_memory_slot *slot = (void *)
+		compat_ftrace_arg(fregs, change == KVM_MR_DELETE ? 1 : 2);
 	struct vmrepl_session *s;
-
 	unsigned long start;
 
 	/* Our own arming, or a VMM that turns logging on: nothing is lost. */
@@ -112,14 +113,20 @@ static void notrace hook_ioctl(unsigned long ip, unsigned long parent_ip,
 	rcu_read_unlock();
 }
 
+/* Permanent: the sysctl kernel.ftrace_enabled cannot turn them off unnoticed. */
+#define HOOK(function_, hook) {						\
+	.function = function_,						\
+	.ops = { .func = hook, .flags = FTRACE_OPS_FL_PERMANENT },	\
+}
+
 static struct {
 	const char *function;
 	struct ftrace_ops ops;
 } hooks[] = {
-	{ "mark_page_dirty_in_slot", { .func = hook_dirty } },
-	{ "handle_mm_fault", { .func = hook_fault } },
-	{ "kvm_arch_commit_memory_region", { .func = hook_slot } },
-	{ "kvm_vm_ioctl", { .func = hook_ioctl } },
+	HOOK("mark_page_dirty_in_slot", hook_dirty),
+	HOOK("handle_mm_fault", hook_fault),
+	HOOK("kvm_arch_commit_memory_region", hook_slot),
+	HOOK("kvm_vm_ioctl", hook_ioctl),
 };
 
 static void hook_off(struct ftrace_ops *ops)
@@ -145,15 +152,16 @@ static int hook_on(struct ftrace_ops *ops, const char *function)
 	return err;
 }
 
-int vmrepl_hooks_on(void)
+int vmrepl_hooks_on(char *why)
 {
 	int i, err;
 
 	for (i = 0; i < ARRAY_SIZE(hooks); i++) {
 		err = hook_on(&hooks[i].ops, hooks[i].function);
 		if (err) {
-			pr_err("%s cannot be traced (%d): CONFIG_DYNAMIC_FTRACE is off or ftrace is disabled\n",
-			       hooks[i].function, err);
+			snprintf(why, VMREPL_WHY_LEN,
+				 "%s cannot be traced (%d): see the sysctl kernel.ftrace_enabled",
+				 hooks[i].function, err);
 			goto undo;
 		}
 	}
@@ -162,7 +170,7 @@ int vmrepl_hooks_on(void)
 undo:
 	while (i--)
 		hook_off(&hooks[i].ops);
-	return err;
+	return -EOPNOTSUPP;
 }
 
 void vmrepl_hooks_off(void)

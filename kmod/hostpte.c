@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 #include <linux/mm.h>
 #include <linux/pgtable.h>
+#include <linux/swap.h>
+#include <linux/swapops.h>
 
+#include "compat/compat.h"
 #include "compat/ksym.h"
 #include "hostpte.h"
 
@@ -43,8 +46,7 @@ bool vmrepl_hostpte_fault_range(struct vm_area_struct *vma, unsigned long addr,
 
 	if (pmdp) {
 		pmd = READ_ONCE(*pmdp);
-		if (pmd_is_table(pmd) &&
-		    pte_present(READ_ONCE(*pte_offset_kernel(&pmd, addr)))) {
+		if (pmd_is_table(pmd) && compat_fault_maps_one(vma, flags)) {
 			*start = addr & PAGE_MASK;
 			*end = *start + PAGE_SIZE;
 			return true;
@@ -52,8 +54,8 @@ bool vmrepl_hostpte_fault_range(struct vm_area_struct *vma, unsigned long addr,
 	}
 
 	/*
-	 * A huge page becomes writable as a whole; where nothing is mapped yet,
-	 * a huge page or the neighbours may be mapped along (fault-around).
+	 * A huge page becomes writable as a whole; where nothing is mapped yet it
+	 * may become one; a read of a file may map its neighbours along.
 	 */
 	*start = max(addr & PMD_MASK, vma->vm_start);
 	*end = min((addr & PMD_MASK) + PMD_SIZE, vma->vm_end);
@@ -84,52 +86,62 @@ static bool pfn_pinned(unsigned long pfn)
 	return page && page_maybe_dma_pinned(page);
 }
 
-/* Return: there was a huge page, and @addr's page in it may be pinned. */
+/*
+ * What protect_huge() and protect_pte() return: the page must be in the next set
+ * too. Either a device may write it through its pin, or it is being migrated, and
+ * the end of that gives it back as writable as it was, without a fault and without
+ * a notifier.
+ */
 static bool protect_huge(struct vmrepl_hostpte *p, pmd_t *pmdp,
 			 unsigned long addr)
 {
 	unsigned long base = addr & PMD_MASK;
-	bool pinned = false;
+	bool again = false;
 	spinlock_t *ptl;	/* of the page table */
 
 	ptl = pmd_lock(p->mm, pmdp);
-	if (pmd_present(*pmdp) && pmd_leaf(*pmdp)) {
+	if (is_pmd_migration_entry(*pmdp)) {
+		again = is_writable_migration_entry(pmd_to_swp_entry(*pmdp));
+	} else if (pmd_present(*pmdp) && pmd_leaf(*pmdp)) {
 		if (pmd_write(*pmdp)) {
 			pmdp_set_wrprotect(p->mm, base, pmdp);
 			changed(p, base, base + PMD_SIZE);
 		}
-		pinned = pfn_pinned(pmd_pfn(*pmdp) +
-				    ((addr - base) >> PAGE_SHIFT));
+		again = pfn_pinned(pmd_pfn(*pmdp) +
+				   ((addr - base) >> PAGE_SHIFT));
 	}
+	/* Split meanwhile: the notifier logs the range when that has ended. */
 	spin_unlock(ptl);
-	return pinned;
+	return again;
 }
 
 static bool protect_pte(struct vmrepl_hostpte *p, pmd_t *pmdp,
 			unsigned long addr)
 {
-	bool pinned = false;
+	bool again = false;
 	spinlock_t *ptl;	/* of the page table */
 	pte_t *ptep;
 
 	ptl = pte_lockptr(p->mm, pmdp);
 	spin_lock(ptl);
 	ptep = pte_offset_kernel(pmdp, addr);
-	if (pte_present(*ptep) && !pte_special(*ptep)) {
+	if (is_swap_pte(*ptep)) {
+		again = is_writable_migration_entry(pte_to_swp_entry(*ptep));
+	} else if (pte_present(*ptep) && !pte_special(*ptep)) {
 		if (pte_write(*ptep)) {
 			ptep_set_wrprotect(p->mm, addr, ptep);
 			changed(p, addr, addr + PAGE_SIZE);
 		}
-		pinned = pfn_pinned(pte_pfn(*ptep));
+		again = pfn_pinned(pte_pfn(*ptep));
 	}
 	spin_unlock(ptl);
-	return pinned;
+	return again;
 }
 
 unsigned long vmrepl_hostpte_protect(struct vmrepl_hostpte *p, unsigned long hva,
 				     unsigned long mask)
 {
-	unsigned long bit, pinned = 0;
+	unsigned long bit, again = 0;
 
 	for_each_set_bit(bit, &mask, BITS_PER_LONG) {
 		unsigned long addr = hva + (bit << PAGE_SHIFT);
@@ -140,12 +152,12 @@ unsigned long vmrepl_hostpte_protect(struct vmrepl_hostpte *p, unsigned long hva
 		pmd = READ_ONCE(*pmdp);
 		if (pmd_is_table(pmd)) {
 			if (protect_pte(p, pmdp, addr))
-				pinned |= BIT(bit);
+				again |= BIT(bit);
 		} else if (!pmd_none(pmd) && protect_huge(p, pmdp, addr)) {
-			pinned |= BIT(bit);
+			again |= BIT(bit);
 		}
 	}
-	return pinned;
+	return again;
 }
 
 void vmrepl_hostpte_flush(struct vmrepl_hostpte *p)

@@ -37,7 +37,7 @@ bool vmrepl_hostpte_fault_range(struct vm_area_struct *vma, unsigned long addr,
 
 /**
  * struct vmrepl_hostpte - one pass of protection over a set
- * @mm:		the VMM's; caller holds mmap_lock for read
+ * @mm:		the VMM's; caller is between compat_lock_faults() and _unlock_
  * @start, @end: what has to be flushed
  */
 struct vmrepl_hostpte {
@@ -53,8 +53,8 @@ struct vmrepl_hostpte {
  * @mask:	which of them
  *
  * The TLBs still have them writable until vmrepl_hostpte_flush().
- * Return: those of @mask that may be pinned for DMA: a device may go on writing
- * them, so they must be in the next set too.
+ * Return: those of @mask that must be in the next set too, because they may be
+ * written unseen: pinned for DMA, or under migration.
  */
 unsigned long vmrepl_hostpte_protect(struct vmrepl_hostpte *p, unsigned long hva,
 				     unsigned long mask);

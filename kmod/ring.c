@@ -2,6 +2,7 @@
 #include <linux/mm.h>
 #include <linux/vmalloc.h>
 
+#include "compat/compat.h"
 #include "ring.h"
 
 #define REC_OFFSET	PAGE_SIZE
@@ -99,5 +100,7 @@ int vmrepl_ring_mmap(struct vmrepl_ring_mem *r, struct vm_area_struct *vma)
 {
 	if (vma->vm_end - vma->vm_start != vmrepl_ring_bytes(r->nr_slots))
 		return -EINVAL;
+	/* Or a child's copy would keep the session after its agent. */
+	compat_vma_dontcopy(vma);
 	return remap_vmalloc_range(vma, r->mem, 0);
 }

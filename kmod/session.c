@@ -24,7 +24,8 @@ struct vmrepl_session *vmrepl_session_by_kvm(const struct kvm *kvm)
 {
 	struct vmrepl_session *s;
 
-	list_for_each_entry_rcu(s, &sessions, list)
+	list_for_each_entry_rcu(s, &sessions, list,
+				lockdep_is_held(&session_lock))
 		if (s->kvm == kvm)
 			return s;
 	return NULL;
@@ -69,12 +70,12 @@ void vmrepl_session_break(struct vmrepl_session *s, enum vmrepl_broken why)
 }
 
 /* Hooks see the session from here on. */
-static int publish(struct vmrepl_session *s)
+static int publish(struct vmrepl_session *s, char *why)
 {
 	int err;
 
 	if (list_empty(&sessions)) {
-		err = vmrepl_hooks_on();
+		err = vmrepl_hooks_on(why);
 		if (err)
 			return err;
 	}
@@ -118,6 +119,9 @@ static int attach_locked(struct vmrepl_session *s, struct vmrepl_attach *a)
 	if (err)
 		goto put_kvm;
 
+	/* An attach that failed before may have left these. */
+	s->gone = false;
+	s->broken = 0;
 	s->kvm = kvm;
 	s->mm = kvm->mm;
 	mmgrab(s->mm);
@@ -133,14 +137,14 @@ static int attach_locked(struct vmrepl_session *s, struct vmrepl_attach *a)
 	err = vmrepl_workers_create(s);
 	if (err)
 		goto free_logs;
-	err = publish(s);
+	err = publish(s, a->why);
 	if (err)
 		goto stop_workers;
 	err = watch(s);
 	if (err)
 		goto hide;
 	/* Last: from here on nothing is written unseen. */
-	err = vmrepl_vm_take_layout(s, NULL);
+	err = vmrepl_vm_take_layout(s, NULL, a->why);
 	if (err)
 		goto disarm;
 	return 0;

@@ -6,7 +6,7 @@
  *
  *	session_lock	the list of sessions, hooks on or off, symbols bound
  *	s->lock		one ioctl at a time on a session; freeze, layout, detach
- *	hooks		find a session under RCU, with preemption off, and touch only
+ *	hooks		find a session under RCU, and touch only
  *			its regions' bitmaps and its logs (see log.h)
  *	workers		the set of the epoch that is being copied: the halves of the
  *			logs and bitmaps that the freeze took away from the hooks
@@ -124,7 +124,7 @@ void vmrepl_session_destroy(struct vmrepl_session *s);
  * vmrepl_session_by_kvm(), vmrepl_session_by_mm() - for hooks
  *
  * Caller is in an RCU read-side section and stays in it while it uses the
- * session. Return: the session or NULL.
+ * session, or holds session_lock. Return: the session or NULL.
  */
 struct vmrepl_session *vmrepl_session_by_kvm(const struct kvm *kvm);
 struct vmrepl_session *vmrepl_session_by_mm(const struct mm_struct *mm);

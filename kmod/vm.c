@@ -13,6 +13,7 @@
 #include <linux/sched/task.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
+#include <linux/userfaultfd_k.h>
 
 #include "compat/compat.h"
 #include "compat/ksym.h"
@@ -125,6 +126,16 @@ static int vma_refused(struct mm_struct *mm, unsigned long start,
 		if (vma->vm_flags & (VM_IO | VM_PFNMAP)) {
 			snprintf(why, VMREPL_WHY_LEN,
 				 "memory of a device is mapped into the guest (passthrough)");
+			return -EOPNOTSUPP;
+		}
+		if (vma_is_dax(vma) || vma->vm_flags & VM_MIXEDMAP) {
+			snprintf(why, VMREPL_WHY_LEN,
+				 "guest memory is on a DAX device or file");
+			return -EOPNOTSUPP;
+		}
+		if (userfaultfd_armed(vma)) {
+			snprintf(why, VMREPL_WHY_LEN,
+				 "guest RAM is filled through userfaultfd (postcopy, lazy restore); wait until that is over");
 			return -EOPNOTSUPP;
 		}
 		if (is_vm_hugetlb_page(vma)) {
@@ -292,9 +303,8 @@ static int tell_slots(struct kvm *kvm, struct vmrepl_slot *to, u32 room, u32 *nr
 	return *nr > room ? -ENOSPC : 0;
 }
 
-static int take_layout_locked(struct vmrepl_session *s)
+static int take_layout_locked(struct vmrepl_session *s, char *why)
 {
-	char why[VMREPL_WHY_LEN];
 	int as, err;
 
 	/* From here on a change makes the layout stale again. */
@@ -302,11 +312,8 @@ static int take_layout_locked(struct vmrepl_session *s)
 
 	/* What came since the attach may be of a kind refused there. */
 	err = slots_refused(s->kvm, why);
-	if (err) {
-		if (err == -EOPNOTSUPP)
-			pr_warn("VM %d: %s\n", s->kvm->userspace_pid, why);
+	if (err)
 		return err;
-	}
 
 	for (as = 0; as < compat_address_spaces(s->kvm); as++) {
 		err = cover_slots(s, as);
@@ -322,7 +329,7 @@ static int take_layout_locked(struct vmrepl_session *s)
 }
 
 int vmrepl_vm_take_layout(struct vmrepl_session *s,
-			  struct vmrepl_layout *layout)
+			  struct vmrepl_layout *layout, char *why)
 {
 	u32 room = layout ? min(layout->nr_slots, VMREPL_MAX_TOLD) : 0;
 	struct vmrepl_slot *slots = NULL;
@@ -336,7 +343,7 @@ int vmrepl_vm_take_layout(struct vmrepl_session *s,
 	}
 
 	mutex_lock(&s->kvm->slots_lock);
-	err = take_layout_locked(s);
+	err = take_layout_locked(s, why);
 	if (!err)
 		short_of = tell_slots(s->kvm, slots, room, &nr);
 	else

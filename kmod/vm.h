@@ -49,13 +49,14 @@ int vmrepl_vm_refused(struct kvm *kvm, char *why);
  * vmrepl_vm_take_layout() - make guest RAM known and turn its dirty logging on
  * @s:		session; caller holds its lock
  * @layout:	where the slots are told to, or NULL
+ * @why:	room for a sentence, VMREPL_WHY_LEN; for -EOPNOTSUPP
  *
  * What was not logged until now is wholly in the set afterwards. Sleeps.
  * Return: 0, -ENOSPC (taken over, but @layout was too small), -EFAULT, -ENOMEM,
- * -EOVERFLOW.
+ * -EOVERFLOW, -ESRCH, -EOPNOTSUPP (there is memory that cannot be protected).
  */
 int vmrepl_vm_take_layout(struct vmrepl_session *s,
-			  struct vmrepl_layout *layout);
+			  struct vmrepl_layout *layout, char *why);
 
 /**
  * vmrepl_vm_disarm() - turn off the dirty logging that we turned on

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 #include <linux/kthread.h>
 #include <linux/mm.h>
+#include <linux/pagemap.h>
 #include <linux/sched/mm.h>
+#include <linux/shmem_fs.h>
 #include <linux/string.h>
 #include <linux/uaccess.h>
 
@@ -60,7 +62,7 @@ static void job_put_mm(struct job *job)
 {
 	if (job->have_mm) {
 		kthread_unuse_mm(job->s->mm);
-		/* Never the last one here: exit_mmap() would wait for us. */
+		/* Should it be the last one, the teardown is not our work. */
 		mmput_async(job->s->mm);
 		job->have_mm = false;
 	}
@@ -114,6 +116,22 @@ static bool still_guest_memory(struct vmrepl_session *s, unsigned long hva)
 	return found;
 }
 
+/* A hole of shared memory reads as zeros, but reading it would fill it. */
+static bool is_hole(struct mm_struct *mm, unsigned long hva)
+{
+	struct vm_area_struct *vma;
+	bool hole = false;
+
+	mmap_read_lock(mm);
+	vma = vma_lookup(mm, hva);
+	if (vma && vma->vm_flags & VM_SHARED && vma->vm_file &&
+	    shmem_mapping(vma->vm_file->f_mapping))
+		hole = !xa_load(&vma->vm_file->f_mapping->i_pages,
+				linear_page_index(vma, hva));
+	mmap_read_unlock(mm);
+	return hole;
+}
+
 static bool copy_page_at(struct job *job, unsigned long hva)
 {
 	struct vmrepl_session *s = job->s;
@@ -129,17 +147,19 @@ static bool copy_page_at(struct job *job, unsigned long hva)
 		return false;
 
 	to = vmrepl_ring_page(&job->log->ring);
-	if (copy_from_user(to, (void __user *)hva, PAGE_SIZE)) {
+	if (is_hole(s->mm, hva)) {
+		rec.type = VMREPL_REC_ZERO;
+	} else if (copy_from_user(to, (void __user *)hva, PAGE_SIZE)) {
 		if (!still_guest_memory(s, hva))
 			return true;
 		atomic64_inc(&s->stats.copy_errors);
 		vmrepl_session_break(s, VMREPL_BROKEN_COPY);
 		return false;
-	}
-	if (!memchr_inv(to, 0, PAGE_SIZE)) {
+	} else if (!memchr_inv(to, 0, PAGE_SIZE)) {
 		rec.type = VMREPL_REC_ZERO;
-		atomic64_inc(&s->stats.zero_pages);
 	}
+	if (rec.type == VMREPL_REC_ZERO)
+		atomic64_inc(&s->stats.zero_pages);
 	vmrepl_ring_put(&job->log->ring, &rec);
 	if (++job->records % PUBLISH_EVERY == 0)
 		publish(job);
@@ -189,11 +209,14 @@ static bool copy_bitmaps(struct job *job)
 {
 	struct vmrepl_session *s = job->s;
 
+	/* Regions that come meanwhile have nothing in this half. */
+	unsigned int nr = smp_load_acquire(&s->regions.nr);
+
 	for (;;) {
 		u64 piece = atomic64_fetch_inc(&s->scan);
 		unsigned int i;
 
-		for (i = 0; i < s->regions.nr; i++) {
+		for (i = 0; i < nr; i++) {
 			struct vmrepl_region *r = &s->regions.tab[i];
 			u64 pieces = DIV_ROUND_UP(r->nr_pages, SCAN_PAGES);
 
@@ -204,7 +227,7 @@ static bool copy_bitmaps(struct job *job)
 			}
 			piece -= pieces;
 		}
-		if (i == s->regions.nr)
+		if (i == nr)
 			return true;
 	}
 }

@@ -302,8 +302,18 @@ static void test_host_writes(enum vmm_ram kind)
 struct host_hammer {
 	struct vmm *vmm;
 	volatile bool stop;
-	uint64_t direct_reads;
+	volatile uint64_t direct_reads;
 };
+
+/* A thread that has not begun yet proves nothing. */
+static void wait_for_direct_read(struct host_hammer *h, uint64_t before)
+{
+	for (int ms = 0; h->direct_reads == before; ms++) {
+		if (ms == 60000)
+			tap_die("no read from " DIRECT_DISK " within a minute");
+		usleep(1000);
+	}
+}
 
 /* The disk writes pages that it took hold of before; no fault comes then. */
 static void *direct_hammer_main(void *data)
@@ -344,11 +354,14 @@ static void test_live(enum vmm_ram kind, int vcpus, int rounds)
 
 	h.vmm = start(&c, kind, vcpus, 1024);
 	for (int turn = 0; turn < rounds; turn++) {
+		uint64_t direct_reads = h.direct_reads;
+
 		h.stop = false;
 		for (int i = 0; i < vcpus; i++)
 			vmm_hammer(h.vmm, i, VMM_FIRST_PAGE + i, PAGES / 8, 7);
 		pthread_create(&thread, NULL, host_hammer_main, &h);
 		pthread_create(&direct, NULL, direct_hammer_main, &h);
+		wait_for_direct_read(&h, direct_reads);
 		for (int i = 0; i < 5; i++)
 			epoch(&c, VMREPL_FREEZE_LIVE);
 		vmm_stop(h.vmm);

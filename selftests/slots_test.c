@@ -343,8 +343,18 @@ static void test_refused_slots(struct vmm *v, struct consumer *c)
 struct churn {
 	struct vmm *vmm;
 	volatile bool stop;
-	uint64_t turns;
+	volatile uint64_t turns;
 };
+
+/* A thread that has not begun yet proves nothing. */
+static void wait_for_turn(struct churn *churn, uint64_t before)
+{
+	for (int ms = 0; churn->turns == before; ms++) {
+		if (ms == 60000)
+			tap_die("no memslot has come and gone within a minute");
+		usleep(1000);
+	}
+}
 
 static void *churn_main(void *data)
 {
@@ -369,10 +379,13 @@ static void test_churn(struct vmm *v, struct consumer *c)
 	pthread_t thread;
 
 	for (int i = 0; i < rounds; i++) {
+		uint64_t turns = churn.turns;
+
 		churn.stop = false;
 		vmm_hammer(v, 0, 100, 200, 3);
 		vmm_hammer(v, 1, GUEST_B, PART, 1);
 		pthread_create(&thread, NULL, churn_main, &churn);
+		wait_for_turn(&churn, turns);
 		for (int live = 0; live < 6; live++) {
 			int err = consumer_epoch(c, VMREPL_FREEZE_LIVE);
 

@@ -175,7 +175,8 @@ struct vmrepl_freeze {
  * @kvm_events:		the same, outside any vCPU
  * @host_faults:	pages taken into the set by a fault of the VMM's own
  * @host_ranges:	pages taken by a change of the VMM's mappings
- * @pinned:		pages kept in the set because a device may write them
+ * @pinned:		pages kept in the set because they may be written unseen:
+ *			pinned for DMA, or being migrated
  * @log_overflows:	times a log was full and its bitmap was scanned instead
  * @pages:		page records produced, zero pages included
  * @zero_pages:		zero pages among them

@@ -2,10 +2,19 @@
 #include "compat.h"
 #include "ksym.h"
 
-void compat_drain_faults(struct mm_struct *mm)
+void compat_lock_faults(struct mm_struct *mm, bool shared)
 {
 	mmap_write_lock(mm);
-	mmap_write_unlock(mm);
+	if (shared)
+		mmap_write_downgrade(mm);
+}
+
+void compat_unlock_faults(struct mm_struct *mm, bool shared)
+{
+	if (shared)
+		mmap_read_unlock(mm);
+	else
+		mmap_write_unlock(mm);
 }
 
 int compat_set_log_dirty(struct kvm *kvm, struct kvm_memory_slot *slot, bool on)

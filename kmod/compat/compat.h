@@ -36,13 +36,32 @@ static inline unsigned int compat_assigned_devices(struct kvm *kvm)
 /* Flags of a memory region, as its VMM gave them to a VM's ioctl. */
 #define COMPAT_SET_REGION_CMD(cmd)	((cmd) == KVM_SET_USER_MEMORY_REGION)
 
+/* A fault with a page table in place: does it map only the page at its address? */
+static inline bool compat_fault_maps_one(struct vm_area_struct *vma,
+					 unsigned int flags)
+{
+	/* do_anonymous_page(), do_swap_page(); fault-around is read-only. */
+	return vma_is_anonymous(vma) || flags & FAULT_FLAG_WRITE;
+}
+
+/* A child that the agent forks does not inherit this mapping. */
+static inline void compat_vma_dontcopy(struct vm_area_struct *vma)
+{
+	vma->vm_flags |= VM_DONTCOPY;
+}
+
 /**
- * compat_drain_faults() - wait until no fault in @mm that began before is under way
+ * compat_lock_faults() - no fault in @mm that began before is under way, and page
+ *			  tables cannot go away, until compat_unlock_faults()
+ * @mm:		mm_users is held
+ * @shared:	new faults may begin meanwhile
  *
  * A fault holds mmap_lock for read from before its handle_mm_fault() until its
- * page-table entry is set. Sleeps.
+ * page-table entry is set. So does the end of a munmap() while it frees page
+ * tables: having held the lock for write once, nobody is in there. Sleeps.
  */
-void compat_drain_faults(struct mm_struct *mm);
+void compat_lock_faults(struct mm_struct *mm, bool shared);
+void compat_unlock_faults(struct mm_struct *mm, bool shared);
 
 /**
  * compat_set_log_dirty() - turn the dirty logging of one memslot on or off

@@ -3,6 +3,7 @@
 
 #include <linux/kallsyms.h>
 #include <linux/kprobes.h>
+#include <asm/ibt.h>
 
 #include "ksym.h"
 
@@ -23,9 +24,11 @@ int vmrepl_ksym_init(void)
 		       err);
 		return err;
 	}
-	/* With IBT a probe sits behind the endbr64 of its function. */
-	addr = (unsigned long)kp.addr & ~0xfUL;
+	addr = (unsigned long)kp.addr;
 	unregister_kprobe(&kp);
+	/* With IBT a probe sits behind the endbr64 of its function. */
+	if (is_endbr(*(u32 *)(addr - sizeof(u32))))
+		addr -= sizeof(u32);
 
 	static_call_update(vmrepl_kallsyms_lookup_name,
 			   (typeof(kallsyms_lookup_name) *)addr);
