@@ -382,6 +382,34 @@ static void test_permission(struct vmm *v)
 	tap_ok(expect_untouched(v), "the VM is untouched by it");
 }
 
+/* Return: 0 or the errno of switching all of ftrace on or off. */
+static int set_ftrace(const char *value)
+{
+	int fd = open("/proc/sys/kernel/ftrace_enabled", O_WRONLY | O_CLOEXEC);
+	int err = write(fd, value, 1) == 1 ? 0 : errno;
+
+	close(fd);
+	return err;
+}
+
+/* Hooks that somebody can switch off would lose writes. */
+static void test_ftrace_off(struct vmm *v)
+{
+	struct vmrepl_attach a = { .abi = VMREPL_ABI, .pid = getpid() };
+	int fd;
+
+	if (set_ftrace("0"))
+		tap_die("kernel.ftrace_enabled: %s", strerror(errno));
+	refused(v, EOPNOTSUPP, true, a, "ftrace is off");
+	set_ftrace("1");
+
+	fd = device();
+	tap_ok(!expect_ioctl(fd, VMREPL_ATTACH, &a), "with ftrace on it attaches");
+	tap_ok(set_ftrace("0"), "and ftrace cannot be switched off then");
+	close(fd);
+	tap_ok(!set_ftrace("0") && !set_ftrace("1"), "but after the detach");
+}
+
 /* VMs of other kinds; each is alone in this process. */
 static int bare_vm(int kvm, void *ram, size_t bytes)
 {
@@ -500,6 +528,7 @@ int main(void)
 	test_layout(v);
 	test_second_attach(v);
 	test_permission(v);
+	test_ftrace_off(v);
 	vmm_destroy(v);
 
 	kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);

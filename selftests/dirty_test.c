@@ -303,6 +303,7 @@ struct host_hammer {
 	struct vmm *vmm;
 	volatile bool stop;
 	volatile uint64_t direct_reads;
+	uint64_t compactions;
 };
 
 /* A thread that has not begun yet proves nothing. */
@@ -344,11 +345,23 @@ static void *host_hammer_main(void *data)
 	return NULL;
 }
 
+/* The kernel moves pages about under everybody's feet. */
+static void *compact_main(void *data)
+{
+	struct host_hammer *h = data;
+	int fd = open("/proc/sys/vm/compact_memory", O_WRONLY | O_CLOEXEC);
+
+	while (!h->stop && write(fd, "1", 1) == 1)
+		h->compactions++;
+	close(fd);
+	return NULL;
+}
+
 /* Live rounds under writers of every kind; then all stand still. */
 static void test_live(enum vmm_ram kind, int vcpus, int rounds)
 {
 	struct host_hammer h = {};
-	pthread_t thread, direct;
+	pthread_t thread, direct, compact;
 	struct consumer c;
 	int quiet_ok = 0, quiet = 0;
 
@@ -361,6 +374,7 @@ static void test_live(enum vmm_ram kind, int vcpus, int rounds)
 			vmm_hammer(h.vmm, i, VMM_FIRST_PAGE + i, PAGES / 8, 7);
 		pthread_create(&thread, NULL, host_hammer_main, &h);
 		pthread_create(&direct, NULL, direct_hammer_main, &h);
+		pthread_create(&compact, NULL, compact_main, &h);
 		wait_for_direct_read(&h, direct_reads);
 		for (int i = 0; i < 5; i++)
 			epoch(&c, VMREPL_FREEZE_LIVE);
@@ -368,6 +382,7 @@ static void test_live(enum vmm_ram kind, int vcpus, int rounds)
 		h.stop = true;
 		pthread_join(thread, NULL);
 		pthread_join(direct, NULL);
+		pthread_join(compact, NULL);
 		epoch(&c, 0);
 		quiet++;
 		quiet_ok += copy_is_ram(h.vmm, &c) && !c.errors;
@@ -377,6 +392,8 @@ static void test_live(enum vmm_ram kind, int vcpus, int rounds)
 	       kind_name[kind], vcpus, quiet_ok, quiet);
 	tap_ok(h.direct_reads, "%s: %lu direct reads among them",
 	       kind_name[kind], h.direct_reads);
+	tap_ok(h.compactions, "%s: memory was compacted %lu times meanwhile",
+	       kind_name[kind], h.compactions);
 	stop(h.vmm, &c);
 }
 
