@@ -25,6 +25,8 @@ struct job {
 	struct vmrepl_session *s;
 	int half;
 	bool have_mm;
+	unsigned long plain_start;	/* no shared memory was seen in here */
+	unsigned long plain_end;
 	u64 records;
 };
 
@@ -116,18 +118,28 @@ static bool still_guest_memory(struct vmrepl_session *s, unsigned long hva)
 	return found;
 }
 
-/* A hole of shared memory reads as zeros, but reading it would fill it. */
-static bool is_hole(struct mm_struct *mm, unsigned long hva)
+/*
+ * A hole of shared memory reads as zeros, but reading it would fill it. Where the
+ * VMM has mapped something else since a look at it, that is all that happens.
+ */
+static bool is_hole(struct job *job, unsigned long hva)
 {
+	struct mm_struct *mm = job->s->mm;
 	struct vm_area_struct *vma;
 	bool hole = false;
 
+	if (hva >= job->plain_start && hva < job->plain_end)
+		return false;
 	mmap_read_lock(mm);
 	vma = vma_lookup(mm, hva);
 	if (vma && vma->vm_flags & VM_SHARED && vma->vm_file &&
-	    shmem_mapping(vma->vm_file->f_mapping))
+	    shmem_mapping(vma->vm_file->f_mapping)) {
 		hole = !xa_load(&vma->vm_file->f_mapping->i_pages,
 				linear_page_index(vma, hva));
+	} else if (vma) {
+		job->plain_start = vma->vm_start;
+		job->plain_end = vma->vm_end;
+	}
 	mmap_read_unlock(mm);
 	return hole;
 }
@@ -147,7 +159,7 @@ static bool copy_page_at(struct job *job, unsigned long hva)
 		return false;
 
 	to = vmrepl_ring_page(&job->log->ring);
-	if (is_hole(s->mm, hva)) {
+	if (is_hole(job, hva)) {
 		rec.type = VMREPL_REC_ZERO;
 	} else if (copy_from_user(to, (void __user *)hva, PAGE_SIZE)) {
 		if (!still_guest_memory(s, hva))

@@ -403,6 +403,8 @@ int main(int argc, char **argv)
 	int disk = open(DIRECT_DISK, O_RDWR | O_CLOEXEC);
 	static char block[64 * 8 * VMM_PAGE];
 
+	if (rounds < 1)
+		tap_die("usage: dirty_test [ROUNDS]");
 	/* Every page of the disk differs from every other. */
 	for (size_t i = 0; i < sizeof(block) / 8; i++)
 		((uint64_t *)block)[i] = 0x1000000 + i;
