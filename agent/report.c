@@ -138,7 +138,8 @@ void report_progress(const char *what, uint64_t done, uint64_t total)
 	if (now - report.last_bar < (report.tty ? NSEC_PER_SEC / 10 : NSEC_PER_SEC))
 		return;
 	report.last_bar = now;
-	report_draw(what, done, total);
+	/* Small blocks come along with the first round, beyond its count. */
+	report_draw(what, done < total ? done : total, total);
 }
 
 void report_progress_done(const char *what, uint64_t total)
