@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 # power: cutting a host's power, from outside and from inside another host.
 # The switch is this script, started by a host's emulator for each connection to
-# 10.0.2.100:9 in there; it answers "off" only for a host that it has seen dead.
+# 10.0.2.100:9 in there; it answers "off" only for a host that it has seen dead, or
+# whose emulator has ended by itself (its kernel had panicked, say).
 #
 # $RUN/power holds how the switch behaves: ok (also when it is not there),
 # refuse (it says no), silent (it never answers).
@@ -67,7 +68,7 @@ cmd_power_switch() {
 		exec cat >/dev/null
 		;;
 	esac
-	if [[ $verb != off || ! $name =~ ^[a-z][a-z0-9-]*$ || ! -e $RUN/$name/pid ]]; then
+	if [[ $verb != off || ! $name =~ ^[a-z][a-z0-9-]*$ || ! -e $RUN/$name/host.conf ]]; then
 		echo "no, there is no host '$name' to switch off"
 	elif power_cut "$name" 2>>"$RUN/power.log"; then
 		echo off
