@@ -166,7 +166,7 @@ host_dead() {
 }
 
 echo "TAP version 13"
-echo "1..33"
+echo "1..34"
 check "hosts come up" "$lab" pair
 check "a second start is refused" exits 1 "$lab" up a
 check "the exit code passes" exits 7 "$lab" run a -- sh -c 'exit 7'
@@ -180,6 +180,8 @@ check "several commands at once" at_once
 check "a script with arguments" says "two words" "$lab" run a --script <(echo 'echo "$1"') "two words"
 check "the directory is the caller's" says "$PWD" "$lab" run a -- pwd
 check "/dev/kvm is there" "$lab" run a -- sh -c 'test -c /dev/kvm && lsmod | grep -q "^kvm_"'
+check "two CPUs for programs, without an emulated host's first" "$lab" run a -- sh -c \
+	'test "$(nproc)" = 2 && { ! grep -q tsc=reliable /proc/cmdline || grep -q "^Cpus_allowed_list:.1-2$" /proc/self/status; }'
 check "a file changed on the machine is seen" sees_changes
 check "what a host writes stays in the host" machine_untouched
 check "a module builds and loads" module_builds

@@ -31,8 +31,20 @@ accelerator_options() {
 	esac
 }
 
+# accelerator_append ACCELERATOR CPUS
 accelerator_append() {
-	[[ $1 != tcg ]] || echo "tsc=reliable"
+	[[ $1 != tcg ]] || echo "tsc=reliable isolcpus=0 irqaffinity=1-$2"
+}
+
+# accelerator_cpus ACCELERATOR CPUS: how many the emulator needs for a host whose
+# programs have that many. An emulated host has one more, its first, which runs no
+# programs: whenever any CPU restores its FPU registers, QEMU's TCG writes flags of
+# the first one (cpu_clear_ignne() in target/i386/tcg/system/fpu_helper.c, 7.2 to 11.1)
+# without a lock, flags which also say whether nested paging and interrupts are on.
+# A nested guest on that CPU is lost after minutes (its memory seems to be elsewhere),
+# or its host is (an interrupt on the way out of the guest).
+accelerator_cpus() {
+	[[ $1 == tcg ]] && echo $(($2 + 1)) || echo "$2"
 }
 
 # probe_nested ACCELERATOR: boots a small system and in it runs a few instructions

@@ -182,11 +182,11 @@ boot() {
 	began=$EPOCHREALTIME
 	# shellcheck disable=SC2046
 	VMREPL_CACHE=$CACHE "${EMULATOR[@]}" -name "lab-$LAB-$name" $(accelerator_options "$accel") \
-		-smp "$smp" -m "$mem" -daemonize -pidfile "$dir/pid" \
+		-smp "$(accelerator_cpus "$accel" "$smp")" -m "$mem" -daemonize -pidfile "$dir/pid" \
 		-serial "file:$dir/console.log" -qmp "unix:$dir/qmp.sock,server=on,wait=off" \
 		-kernel "$(kernel_image)" \
 		-initrd "$init/initramfs" \
-		-append "console=ttyS0 loglevel=5 mitigations=off oops=panic panic=-1 lab.state=$dir $(accelerator_append "$accel") $append" \
+		-append "console=ttyS0 loglevel=5 mitigations=off oops=panic panic=-1 lab.state=$dir $(accelerator_append "$accel" "$smp") $append" \
 		-fsdev "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap" \
 		-device virtio-9p-pci,fsdev=root,mount_tag=root \
 		-fsdev "local,id=share,path=$share,security_model=none,readonly=on,multidevs=remap" \
