@@ -36,7 +36,8 @@ enum options_break {
  * @verb:          what to do
  * @vm:            pid of the VMM; 0 where not given (status and promote only)
  * @ops, @addr:    --to or --listen
- * @interval_ns:   from the start of one epoch to the start of the next, at least
+ * @interval_ns:   from the start of one epoch to the start of the next, at least;
+ *                 more after a pause longer than half of it
  * @timeout_ns:    silence that counts as a loss
  * @fence_command: run by /bin/sh, or NULL
  * @fence_delay_ns: standby: from the loss to the fence command

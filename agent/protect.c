@@ -287,7 +287,7 @@ static void protect_show(struct protect *p)
 
 bool protect_acked(struct protect *p, uint64_t epoch)
 {
-	uint64_t due, now;
+	uint64_t due, run, now;
 	struct why why;
 
 	/* An answer to what was given up meanwhile is in order, and void. */
@@ -311,6 +311,10 @@ bool protect_acked(struct protect *p, uint64_t epoch)
 	}
 	now = loop_now();
 	due = p->epoch.started + p->options->interval_ns;
+	/* Long pauses one after the other would leave the guest no time of its own. */
+	run = p->epoch.sent + p->cp.pause_ns;
+	if (due < run)
+		due = run;
 	loop_timer_set(p->loop, &p->next, due > now ? due - now : 0);
 	return true;
 }
