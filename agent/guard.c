@@ -85,7 +85,8 @@ int guard_attach(struct guard *guard, struct why *why)
 	err = devstate_capture(guard->qmp, guard->blocks, guard->vm->pid, GUARD_CAPTURE_MS, why);
 	if (err)
 		return err;
-	err = session_attach(&guard->session, guard->vm->pid, guard->ring_slots, why);
+	err = session_attach(&guard->session, guard->vm->pid, guard->ring_slots,
+			     guard->attach_flags, why);
 	if (err)
 		goto free_copies;
 	err = guard_layout(guard, why);

@@ -21,7 +21,7 @@
 /**
  * struct guard - on one VM
  * @vm, @qmp, @blocks: belong to the owner
- * @ring_slots: for the module
+ * @ring_slots, @attach_flags: for the module
  * @session:  the module's
  * @nr_plugs, @plugs: one for each tap; they outlive the session
  * @closed:   a segment is closed and waits for its epoch's commit
@@ -32,6 +32,7 @@ struct guard {
 	struct qmp *qmp;
 	struct ramblock_table *blocks;
 	uint32_t ring_slots;
+	uint32_t attach_flags;
 	struct session session;
 	unsigned int nr_plugs;
 	struct plug *plugs[PROCVM_TAPS];

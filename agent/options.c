@@ -30,6 +30,9 @@ const char options_usage[] =
 "                       cut of the link the primary wins (500)\n"
 "  --qmp PATH           QEMU's QMP socket (found from the pid)\n"
 "  --ring-slots N       pages in each of the module's rings (4096)\n"
+"  --same-pages HOW     pages that were written with what they held before: found by\n"
+"                       'hash', found 'exact'ly (takes as much memory as the guest\n"
+"                       has), or 'send' them (hash)\n"
 "  --max-epoch-mib N    standby: largest checkpoint accepted (a little over RAM size)\n"
 "  --json FILE          write events there, a JSON object a line\n"
 "  --help, --version\n"
@@ -47,6 +50,7 @@ enum {
 	OPT_FENCE_DELAY,
 	OPT_QMP,
 	OPT_RING_SLOTS,
+	OPT_SAME_PAGES,
 	OPT_MAX_EPOCH,
 	OPT_JSON,
 	OPT_YES,
@@ -65,6 +69,7 @@ static const struct option long_options[] = {
 	{ "fence-delay",	required_argument,	NULL, OPT_FENCE_DELAY },
 	{ "qmp",		required_argument,	NULL, OPT_QMP },
 	{ "ring-slots",		required_argument,	NULL, OPT_RING_SLOTS },
+	{ "same-pages",		required_argument,	NULL, OPT_SAME_PAGES },
 	{ "max-epoch-mib",	required_argument,	NULL, OPT_MAX_EPOCH },
 	{ "json",		required_argument,	NULL, OPT_JSON },
 	{ "yes",		no_argument,		NULL, OPT_YES },
@@ -83,6 +88,19 @@ static int options_number(const char *name, const char *text, uint64_t min, uint
 	if (errno || end == text || *end || *text == '-' || *value < min || *value > max)
 		return why_set(why, EINVAL, "--%s wants a number from %llu to %llu, not '%s'", name,
 			       (unsigned long long)min, (unsigned long long)max, text);
+	return 0;
+}
+
+static int options_same(struct options *options, const char *text, struct why *why)
+{
+	if (!strcmp(text, "hash"))
+		options->attach_flags = VMREPL_ATTACH_HASH;
+	else if (!strcmp(text, "exact"))
+		options->attach_flags = VMREPL_ATTACH_EXACT;
+	else if (!strcmp(text, "send"))
+		options->attach_flags = 0;
+	else
+		return why_set(why, EINVAL, "--same-pages can be hash, exact or send, not '%s'", text);
 	return 0;
 }
 
@@ -114,7 +132,8 @@ static int options_check(const struct options *options, const char *to, const ch
 
 	switch (options->verb) {
 	case OPTIONS_PRIMARY:
-		allowed |= serving | 1u << OPT_TO | 1u << OPT_INTERVAL | 1u << OPT_RING_SLOTS;
+		allowed |= serving | 1u << OPT_TO | 1u << OPT_INTERVAL | 1u << OPT_RING_SLOTS |
+			   1u << OPT_SAME_PAGES;
 		break;
 	case OPTIONS_STANDBY:
 		allowed |= serving | 1u << OPT_STANDBY | 1u << OPT_LISTEN |
@@ -151,6 +170,7 @@ int options_parse(struct options *options, int argc, char **argv, struct why *wh
 		.verb = OPTIONS_PRIMARY,
 		.ops = &link_tcp,
 		.interval_ns = 100 * NSEC_PER_MSEC,
+		.attach_flags = VMREPL_ATTACH_HASH,
 		.timeout_ns = 2000 * NSEC_PER_MSEC,
 		.fence_delay_ns = 500 * NSEC_PER_MSEC,
 	};
@@ -205,6 +225,9 @@ int options_parse(struct options *options, int argc, char **argv, struct why *wh
 				err = why_set(why, EINVAL, "--ring-slots wants a power of two, not %s",
 					      optarg);
 			options->ring_slots = (uint32_t)v;
+			break;
+		case OPT_SAME_PAGES:
+			err = options_same(options, optarg, why);
 			break;
 		case OPT_MAX_EPOCH:
 			err = options_number("max-epoch-mib", optarg, 1, 1u << 24, &v, why);

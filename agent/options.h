@@ -43,6 +43,7 @@ enum options_break {
  * @fence_delay_ns: standby: from the loss to the fence command
  * @qmp:           path of the QMP socket, or NULL: found by pid
  * @ring_slots:    for the module; 0: its default
+ * @attach_flags:  for the module, VMREPL_ATTACH_*
  * @max_epoch:     standby: largest epoch, bytes; 0: from the RAM size
  * @json:          file for events, or NULL
  * @yes:           promote without asking
@@ -59,6 +60,7 @@ struct options {
 	uint64_t fence_delay_ns;
 	const char *qmp;
 	uint32_t ring_slots;
+	uint32_t attach_flags;
 	uint64_t max_epoch;
 	const char *json;
 	bool yes;

@@ -561,6 +561,7 @@ static int primary_open(struct primary *p, struct why *why)
 	p->guard.qmp = p->vmm.qmp;
 	p->guard.blocks = &p->vmm.hello.blocks;
 	p->guard.ring_slots = p->options->ring_slots;
+	p->guard.attach_flags = p->options->attach_flags;
 	session_init(&p->guard.session);
 	p->protect.phased = primary_phased;
 	p->protect.again = primary_again;

@@ -271,13 +271,14 @@ static void protect_show(struct protect *p)
 	p->shown.number = p->epoch.number;
 	p->shown.count++;
 	p->shown.pause_ns = p->cp.pause_ns;
-	p->shown.pages = totals->pages;
+	p->shown.pages = p->epoch.pages;
+	p->shown.same_pages = p->epoch.pages - totals->pages;
 	p->shown.bytes = totals->bytes;
 	p->shown.held_ns = now - p->epoch.held_since;
 	report_event("epoch",
-		     "epoch:u pause_us:u pages:u zero_pages:u bytes:u state_bytes:u stop_us:u freeze_us:u copy_us:u resume_us:u ack_us:u held_us:u",
-		     p->epoch.number, p->shown.pause_ns / NSEC_PER_USEC, totals->pages,
-		     totals->zero_pages, totals->bytes, totals->state_bytes,
+		     "epoch:u pause_us:u pages:u same_pages:u zero_pages:u bytes:u state_bytes:u stop_us:u freeze_us:u copy_us:u resume_us:u ack_us:u held_us:u",
+		     p->epoch.number, p->shown.pause_ns / NSEC_PER_USEC, p->shown.pages,
+		     p->shown.same_pages, totals->zero_pages, totals->bytes, totals->state_bytes,
 		     (p->epoch.stopped - p->epoch.started) / NSEC_PER_USEC,
 		     p->epoch.freeze_ns / NSEC_PER_USEC,
 		     (p->epoch.collected - p->epoch.stopped) / NSEC_PER_USEC,
@@ -332,9 +333,9 @@ static void protect_line(void *arg)
 	loop_timer_set(p->loop, &p->line, NSEC_PER_SEC);
 	if (p->phase == PROTECT_ON)
 		report_phase("epoch %" PRIu64 "  pause %.1f ms  dirty %" PRIu64
-			     " pages  sent %" PRIu64 " KiB  output held %.1f ms  (acked)",
+			     " pages (%" PRIu64 " as before)  sent %" PRIu64 " KiB  output held %.1f ms  (acked)",
 			     p->shown.number, (double)p->shown.pause_ns / 1e6, p->shown.pages,
-			     p->shown.bytes >> 10, (double)p->shown.held_ns / 1e6);
+			     p->shown.same_pages, p->shown.bytes >> 10, (double)p->shown.held_ns / 1e6);
 }
 
 void protect_status(const struct protect *p, struct json_object *o)
@@ -344,6 +345,7 @@ void protect_status(const struct protect *p, struct json_object *o)
 	json_object_object_add(o, "pause-us",
 			       json_object_new_uint64(p->shown.pause_ns / NSEC_PER_USEC));
 	json_object_object_add(o, "dirty-pages", json_object_new_uint64(p->shown.pages));
+	json_object_object_add(o, "same-pages", json_object_new_uint64(p->shown.same_pages));
 }
 
 /* ---- beginning and end ---- */

@@ -53,6 +53,7 @@ struct protect {
 		uint64_t count;
 		uint64_t pause_ns;
 		uint64_t pages;
+		uint64_t same_pages;
 		uint64_t bytes;
 		uint64_t held_ns;
 	} shown;
@@ -108,7 +109,7 @@ bool protect_busy(const struct protect *protect);
 void protect_forget(struct protect *protect);
 /* Frees the QMP connection for other commands. Errors: with a sentence. */
 int protect_disarm(struct protect *protect, struct why *why);
-/* Adds checkpoint, epochs, pause-us and dirty-pages of the last epoch to @o. */
+/* Adds checkpoint, epochs, pause-us, dirty-pages and same-pages of the last epoch to @o. */
 void protect_status(const struct protect *protect, struct json_object *o);
 /* What QEMU said. */
 void protect_message(struct protect *protect, const struct qmp_msg *msg);

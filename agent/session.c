@@ -79,12 +79,14 @@ static int session_attach_error(int err, pid_t pid, const struct vmrepl_attach *
 	}
 }
 
-int session_attach(struct session *session, pid_t pid, uint32_t ring_slots, struct why *why)
+int session_attach(struct session *session, pid_t pid, uint32_t ring_slots, uint32_t flags,
+		   struct why *why)
 {
 	struct vmrepl_attach attach = {
 		.abi = VMREPL_ABI,
 		.pid = pid,
 		.ring_slots = ring_slots,
+		.flags = flags,
 	};
 	unsigned int i;
 	int err;

@@ -42,13 +42,14 @@ int session_probe(struct why *why);
 
 /**
  * session_attach() - protect the VM of a process and map its rings
- * @ring_slots: as in struct vmrepl_attach
+ * @ring_slots, @flags: as in struct vmrepl_attach
  *
  * Errors: the module's, with a sentence each; ENOENT with @fd still -1 and
  * the module not loaded is told apart in the sentence only. The guest is
  * untouched then.
  */
-int session_attach(struct session *session, pid_t pid, uint32_t ring_slots, struct why *why);
+int session_attach(struct session *session, pid_t pid, uint32_t ring_slots, uint32_t flags,
+		   struct why *why);
 
 /* Takes the memory layout over into @slots. Errors: the module's. */
 int session_layout(struct session *session, struct why *why);

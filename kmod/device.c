@@ -116,6 +116,7 @@ static long do_stats(struct vmrepl_session *s, void __user *arg)
 		.log_overflows = atomic64_read(&s->stats.log_overflows),
 		.pages = atomic64_read(&s->stats.pages),
 		.zero_pages = atomic64_read(&s->stats.zero_pages),
+		.same_pages = atomic64_read(&s->stats.same_pages),
 		.copy_errors = atomic64_read(&s->stats.copy_errors),
 		.ring_full = atomic64_read(&s->stats.ring_full),
 		.layouts = s->layouts,

@@ -19,7 +19,7 @@
 unsigned int debug_break;
 module_param(debug_break, uint, 0600);
 MODULE_PARM_DESC(debug_break,
-		 "For tests only: break an invariant (1 host writes, 2 KVM writes, 4 protection)");
+		 "For tests only: break an invariant (1 host writes, 2 KVM writes, 4 protection, 8 unchanged pages)");
 
 /*
  * ftrace calls a hook with nothing held: the RCU section that keeps the session,

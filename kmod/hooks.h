@@ -25,6 +25,7 @@ struct vmrepl_session;
 #define VMREPL_BREAK_HOST_WRITES	BIT(0)
 #define VMREPL_BREAK_KVM_WRITES		BIT(1)
 #define VMREPL_BREAK_PROTECT		BIT(2)
+#define VMREPL_BREAK_SAME		BIT(3)
 extern unsigned int debug_break;
 
 /**

@@ -25,6 +25,7 @@ struct vmrepl_region *vmrepl_region_find(struct vmrepl_regions *rs,
 
 static void region_free(struct vmrepl_region *r)
 {
+	vmrepl_same_free(&r->same);
 	kvfree(r->held);
 	kvfree(r->dirty[1]);
 	kvfree(r->dirty[0]);
@@ -51,7 +52,8 @@ static int region_add(struct vmrepl_session *s, unsigned long start,
 	r->dirty[0] = bitmap_of_pages(r->nr_pages);
 	r->dirty[1] = bitmap_of_pages(r->nr_pages);
 	r->held = bitmap_of_pages(r->nr_pages);
-	if (!r->dirty[0] || !r->dirty[1] || !r->held) {
+	if (!r->dirty[0] || !r->dirty[1] || !r->held ||
+	    vmrepl_same_alloc(&r->same, s->same_mode, s->same_seed, r->nr_pages)) {
 		region_free(r);
 		return -ENOMEM;
 	}

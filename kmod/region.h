@@ -14,6 +14,8 @@
 
 #include <linux/types.h>
 
+#include "same.h"
+
 struct vmrepl_session;
 
 #define VMREPL_MAX_REGIONS	128
@@ -26,12 +28,14 @@ struct vmrepl_session;
  * @held:	pages the host side wrote since the last quiet freeze; they stay in
  *		the set over live rounds, because a device may still be writing them
  *		through a reference it took before (O_DIRECT)
+ * @same:	what the agent has of each page
  */
 struct vmrepl_region {
 	unsigned long start;
 	unsigned long nr_pages;
 	unsigned long *dirty[2];
 	unsigned long *held;
+	struct vmrepl_same same;
 };
 
 /**

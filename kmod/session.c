@@ -3,6 +3,7 @@
 
 #include <linux/kvm_host.h>
 #include <linux/log2.h>
+#include <linux/random.h>
 #include <linux/rculist.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
@@ -126,6 +127,10 @@ static int attach_locked(struct vmrepl_session *s, struct vmrepl_attach *a)
 	s->mm = kvm->mm;
 	mmgrab(s->mm);
 	s->nr_logs = atomic_read(&kvm->online_vcpus) + 1;
+	s->same_mode = a->flags & VMREPL_ATTACH_EXACT ? VMREPL_SAME_EXACT :
+		       a->flags & VMREPL_ATTACH_HASH ? VMREPL_SAME_HASH :
+		       VMREPL_SAME_OFF;
+	s->same_seed = get_random_u64();
 	s->armed = kvcalloc(VMREPL_MAX_ARMED, sizeof(*s->armed),
 			    GFP_KERNEL_ACCOUNT);
 	err = -ENOMEM;
@@ -180,7 +185,8 @@ static int check_request(struct vmrepl_attach *a)
 	}
 	if (!a->ring_slots)
 		a->ring_slots = VMREPL_RING_DEFAULT;
-	if (a->flags || a->pid <= 0 || !is_power_of_2(a->ring_slots) ||
+	if (a->flags & ~(VMREPL_ATTACH_HASH | VMREPL_ATTACH_EXACT) ||
+	    hweight32(a->flags) > 1 || a->pid <= 0 || !is_power_of_2(a->ring_slots) ||
 	    a->ring_slots < VMREPL_RING_MIN || a->ring_slots > VMREPL_RING_MAX)
 		return -EINVAL;
 	return 0;

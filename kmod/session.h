@@ -47,6 +47,7 @@ enum vmrepl_broken {
  * @gone:	the VMM's memory is gone
  * @broken:	a bit for each enum vmrepl_broken
  * @layouts:	how often the layout was taken over
+ * @same_mode:	which pages are left out; @same_seed: for their hashes
  * @notifier:	on @mm
  * @armed:	slots whose dirty logging is on because of us; kvm->slots_lock
  * @epoch:	number of the epoch frozen last
@@ -72,6 +73,8 @@ struct vmrepl_session {
 	bool gone;
 	unsigned long broken;
 	u32 layouts;
+	enum vmrepl_same_mode same_mode;
+	u64 same_seed;
 	struct mmu_notifier notifier;
 	struct vmrepl_armed *armed;
 	unsigned int nr_armed;
@@ -91,6 +94,7 @@ struct vmrepl_session {
 		atomic64_t log_overflows;
 		atomic64_t pages;
 		atomic64_t zero_pages;
+		atomic64_t same_pages;
 		atomic64_t copy_errors;
 		atomic64_t ring_full;
 		u64 freezes;

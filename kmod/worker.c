@@ -144,8 +144,10 @@ static bool is_hole(struct job *job, unsigned long hva)
 	return hole;
 }
 
-static bool copy_page_at(struct job *job, unsigned long hva)
+static bool take_page(struct job *job, struct vmrepl_region *r,
+		      unsigned long page)
 {
+	unsigned long hva = r->start + (page << PAGE_SHIFT);
 	struct vmrepl_session *s = job->s;
 	struct vmrepl_rec rec = {
 		.hva = hva,
@@ -170,6 +172,11 @@ static bool copy_page_at(struct job *job, unsigned long hva)
 	} else if (!memchr_inv(to, 0, PAGE_SIZE)) {
 		rec.type = VMREPL_REC_ZERO;
 	}
+	if (vmrepl_same_page(&r->same, page,
+			     rec.type == VMREPL_REC_ZERO ? NULL : to)) {
+		atomic64_inc(&s->stats.same_pages);
+		return true;
+	}
 	if (rec.type == VMREPL_REC_ZERO)
 		atomic64_inc(&s->stats.zero_pages);
 	vmrepl_ring_put(&job->log->ring, &rec);
@@ -191,7 +198,7 @@ static bool copy_log(struct job *job)
 
 		if (!test_and_clear_bit(page, r->dirty[job->half]))
 			continue;
-		if (!copy_page_at(job, r->start + (page << PAGE_SHIFT)))
+		if (!take_page(job, r, page))
 			return false;
 		cond_resched();
 	}
@@ -209,7 +216,7 @@ static bool copy_piece(struct job *job, struct vmrepl_region *r,
 	     page = find_next_bit(bits, last, page + 1)) {
 		if (!test_and_clear_bit(page, bits))
 			continue;
-		if (!copy_page_at(job, r->start + (page << PAGE_SHIFT)))
+		if (!take_page(job, r, page))
 			return false;
 		cond_resched();
 	}

@@ -133,7 +133,9 @@ static void test_bad_requests(struct vmm *v)
 	} bad[] = {
 		{ "ABI 0", { .abi = 0 }, EPROTO },
 		{ "a newer ABI", { .abi = VMREPL_ABI + 1 }, EPROTO },
-		{ "a flag", { .abi = VMREPL_ABI, .flags = 1 }, EINVAL },
+		{ "a flag that is none", { .abi = VMREPL_ABI, .flags = 4 }, EINVAL },
+		{ "two flags", { .abi = VMREPL_ABI, .flags = VMREPL_ATTACH_HASH |
+		  VMREPL_ATTACH_EXACT }, EINVAL },
 		{ "a ring below the smallest",
 		  { .abi = VMREPL_ABI, .ring_slots = VMREPL_RING_MIN / 2 }, EINVAL },
 		{ "a ring above the largest",

@@ -16,6 +16,12 @@
 
 int consumer_attach(struct consumer *c, pid_t pid, uint32_t ring_slots)
 {
+	return consumer_attach_with(c, pid, ring_slots, 0);
+}
+
+int consumer_attach_with(struct consumer *c, pid_t pid, uint32_t ring_slots,
+			 uint32_t flags)
+{
 	int err;
 
 	memset(c, 0, sizeof(*c));
@@ -24,6 +30,7 @@ int consumer_attach(struct consumer *c, pid_t pid, uint32_t ring_slots)
 		return errno;
 	c->attach = (struct vmrepl_attach){
 		.abi = VMREPL_ABI, .pid = pid, .ring_slots = ring_slots,
+		.flags = flags,
 	};
 	if (ioctl(c->fd, VMREPL_ATTACH, &c->attach)) {
 		err = errno;

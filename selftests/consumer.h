@@ -33,6 +33,9 @@ struct consumer {
 
 /* Open and attach. Return: 0 or the errno; @c->attach.why may say more. */
 int consumer_attach(struct consumer *c, pid_t pid, uint32_t ring_slots);
+/* The same with VMREPL_ATTACH_* flags. */
+int consumer_attach_with(struct consumer *c, pid_t pid, uint32_t ring_slots,
+			 uint32_t flags);
 /* Keep a copy of @pages pages at @base. */
 void consumer_watch(struct consumer *c, const void *base, uint64_t pages);
 void consumer_close(struct consumer *c);

@@ -31,7 +31,7 @@
 #include <linux/ioctl.h>
 
 /* Goes up with every change here that an older agent could not live with. */
-#define VMREPL_ABI		1
+#define VMREPL_ABI		2
 
 #define VMREPL_DEVICE		"/dev/vmrepl"
 #define VMREPL_PAGE_SIZE	4096u
@@ -43,13 +43,23 @@
 
 #define VMREPL_WHY_LEN		128
 
+/*
+ * VMREPL_ATTACH flags: pages of the set that hold what this session's agent has been
+ * given last for the same hva are left out. It is for an agent that applies every
+ * epoch, in order, or closes the file. Found by hash: a changed page is taken for an unchanged one
+ * with a probability of 2^-64; 8 bytes a page.
+ */
+#define VMREPL_ATTACH_HASH	0x1u
+/* The same, found by comparing with a copy: as much memory as the guest's RAM. */
+#define VMREPL_ATTACH_EXACT	0x2u
+
 /**
  * struct vmrepl_attach - VMREPL_ATTACH: protect the VM of a process
  * @abi:	in: VMREPL_ABI
  * @pid:	in: the VMM's process id, as seen in the caller's pid namespace
  * @ring_slots:	in: records in each ring, a power of two from VMREPL_RING_MIN
  *		to VMREPL_RING_MAX, or 0 for VMREPL_RING_DEFAULT; out: what is used
- * @flags:	in: 0
+ * @flags:	in: 0 or one of VMREPL_ATTACH_*
  * @nr_vcpus:	out: vCPUs the VM has now
  * @nr_rings:	out: rings to map: one for each vCPU, and the last one for what
  *		no vCPU wrote (host-side writes, KVM itself)
@@ -141,7 +151,7 @@ struct vmrepl_layout {
  * @epoch:	in: number of the epoch, higher than the one before
  * @flags:	in: VMREPL_FREEZE_*
  * @pad:	in: 0
- * @pages:	out: pages in the set
+ * @pages:	out: pages in the set, those among them that will be left out too
  * @ns:		out: time the call took, nanoseconds
  *
  * What was written since the last freeze is the set. It is protected against
@@ -180,6 +190,7 @@ struct vmrepl_freeze {
  * @log_overflows:	times a log was full and its bitmap was scanned instead
  * @pages:		page records produced, zero pages included
  * @zero_pages:		zero pages among them
+ * @same_pages:		pages of the set that were left out (VMREPL_ATTACH_HASH)
  * @copy_errors:	pages that could not be read
  * @ring_full:		times a worker waited for the agent
  * @layouts:		layouts taken over
@@ -194,6 +205,7 @@ struct vmrepl_stats {
 	__u64 log_overflows;
 	__u64 pages;
 	__u64 zero_pages;
+	__u64 same_pages;
 	__u64 copy_errors;
 	__u64 ring_full;
 	__u64 layouts;
