@@ -62,7 +62,7 @@ void vmrepl_session_break(struct vmrepl_session *s, enum vmrepl_broken why)
 		vmrepl_ring_set_broken(&s->logs[i].ring);
 	if (test_and_set_bit(why, &s->broken))
 		return;
-	pr_warn("VM %d: %s; the session is over, attach again\n",
+	pr_warn_ratelimited("VM %d: %s; the session is over, attach again\n",
 		s->kvm->userspace_pid, why == VMREPL_BROKEN_RING ?
 		"the agent moved a ring's tail out of range" :
 		"a guest page could not be read");
