@@ -63,9 +63,9 @@ void vmrepl_session_break(struct vmrepl_session *s, enum vmrepl_broken why)
 	if (test_and_set_bit(why, &s->broken))
 		return;
 	pr_warn_ratelimited("VM %d: %s; the session is over, attach again\n",
-		s->kvm->userspace_pid, why == VMREPL_BROKEN_RING ?
-		"the agent moved a ring's tail out of range" :
-		"a guest page could not be read");
+			    s->kvm->userspace_pid, why == VMREPL_BROKEN_RING ?
+			    "the agent moved a ring's tail out of range" :
+			    "a guest page could not be read");
 	vmrepl_workers_kick(s);
 	wake_up_all(&s->poll_wait);
 }
