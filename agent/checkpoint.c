@@ -79,14 +79,18 @@ bool checkpoint_busy(const struct checkpoint *cp)
 
 static void checkpoint_done(struct checkpoint *cp, int err)
 {
+	uint64_t took = loop_now() - cp->fired_at;
+
 	loop_cancel(cp->loop, cp->op);
 	cp->op = NULL;
 	loop_timer_cancel(cp->loop, &cp->timer);
 	cp->phase = CHECKPOINT_IDLE;
+	cp->pause_ns = took;
 	if (cp->resume_us > cp->stop_us && cp->stop_us)
 		cp->pause_ns = (cp->resume_us - cp->stop_us) * NSEC_PER_USEC;
-	else
-		cp->pause_ns = loop_now() - cp->fired_at;
+	/* QEMU tells the wall clock, which somebody may have set meanwhile. */
+	if (cp->pause_ns > took)
+		cp->pause_ns = took;
 	cp->done(cp->arg, err, &cp->why);
 }
 

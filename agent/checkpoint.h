@@ -42,8 +42,8 @@ enum checkpoint_phase {
  *
  * Set these before checkpoint_open(). @state and @len are the device state from
  * @done until the next checkpoint_fire(). @pause_ns: the pause as QEMU's STOP
- * and RESUME events tell it, or from the trigger to the answer where it
- * sent none. The rest is private.
+ * and RESUME events tell it, and at most from the trigger to the answer. The rest
+ * is private.
  */
 struct checkpoint {
 	void (*stopped)(void *arg);

@@ -11,6 +11,7 @@
 #include "hostpte.h"
 #include "log.h"
 #include "session.h"
+#include "trace.h"
 #include "worker.h"
 
 /*
@@ -243,5 +244,6 @@ int vmrepl_freeze(struct vmrepl_session *s, struct vmrepl_freeze *f)
 	vmrepl_workers_start(s, h, scan);
 	mmput(s->mm);
 	f->ns = ktime_get_ns() - start;
+	trace_vmrepl_freeze(s->kvm->userspace_pid, f, scan);
 	return 0;
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * A ring as its producer sees it. The layout and the order of loads and stores
- * are in uapi/vmrepl.h. What the agent could have changed is never read back,
- * except the tail, and that is checked.
+ * are in uapi/vmrepl.h. What the agent could have changed is never trusted: the
+ * tail is checked, and a page that is read back decides about that page only.
  */
 #ifndef _VMREPL_RING_KERNEL_H
 #define _VMREPL_RING_KERNEL_H

@@ -12,20 +12,32 @@
 #define SUM_ZEROS	1ULL
 #define SUM_FIRST	2ULL
 
+/*
+ * Not kvcalloc(), which stops at 2 GiB. What is not there is not to be had by killing
+ * somebody: it would be the VMM, the largest of all.
+ */
+static void *alloc_much(size_t bytes)
+{
+	if (bytes >> PAGE_SHIFT >= si_mem_available())
+		return NULL;
+	return __vmalloc(bytes, GFP_KERNEL_ACCOUNT | __GFP_ZERO |
+			 __GFP_RETRY_MAYFAIL | __GFP_NOWARN);
+}
+
 int vmrepl_same_alloc(struct vmrepl_same *same, enum vmrepl_same_mode mode,
 		      u64 seed, unsigned long nr_pages)
 {
 	same->seed = seed;
-	/* Not kvcalloc(), which stops at 2 GiB. */
 	switch (mode) {
 	case VMREPL_SAME_OFF:
 		return 0;
 	case VMREPL_SAME_HASH:
-		same->sums = vzalloc(array_size(nr_pages, sizeof(*same->sums)));
+		same->sums = alloc_much(array_size(nr_pages,
+						   sizeof(*same->sums)));
 		return same->sums ? 0 : -ENOMEM;
 	case VMREPL_SAME_EXACT:
-		same->given = vzalloc(BITS_TO_LONGS(nr_pages) * sizeof(long));
-		same->copies = vmalloc(array_size(nr_pages, PAGE_SIZE));
+		same->given = alloc_much(BITS_TO_LONGS(nr_pages) * sizeof(long));
+		same->copies = alloc_much(array_size(nr_pages, PAGE_SIZE));
 		if (same->given && same->copies)
 			return 0;
 		vmrepl_same_free(same);

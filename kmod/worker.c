@@ -12,6 +12,7 @@
 #include "region.h"
 #include "ring.h"
 #include "session.h"
+#include "trace.h"
 #include "worker.h"
 
 /* Pages that a worker takes from the bitmaps at a time. */
@@ -28,6 +29,8 @@ struct job {
 	unsigned long plain_start;	/* no shared memory was seen in here */
 	unsigned long plain_end;
 	u64 records;
+	u64 zero;
+	u64 same;
 };
 
 bool vmrepl_worker_is_current(struct vmrepl_session *s)
@@ -174,11 +177,11 @@ static bool take_page(struct job *job, struct vmrepl_region *r,
 	}
 	if (vmrepl_same_page(&r->same, page,
 			     rec.type == VMREPL_REC_ZERO ? NULL : to)) {
-		atomic64_inc(&s->stats.same_pages);
+		job->same++;
 		return true;
 	}
 	if (rec.type == VMREPL_REC_ZERO)
-		atomic64_inc(&s->stats.zero_pages);
+		job->zero++;
 	vmrepl_ring_put(&job->log->ring, &rec);
 	if (++job->records % PUBLISH_EVERY == 0)
 		publish(job);
@@ -261,6 +264,8 @@ static void close_epoch(struct job *job)
 	};
 
 	atomic64_add(job->records, &s->stats.pages);
+	atomic64_add(job->zero, &s->stats.zero_pages);
+	atomic64_add(job->same, &s->stats.same_pages);
 	vmrepl_log_reset(job->log, job->half);
 	vmrepl_ring_put(&job->log->ring, &end);
 	job->log->done = s->epoch;
@@ -273,12 +278,16 @@ static void do_epoch(struct vmrepl_log *log)
 {
 	struct vmrepl_session *s = log->s;
 	struct job job = { .log = log, .s = s, .half = s->epoch_half };
+	u64 start = ktime_get_ns();
 	bool whole;
 
 	/* END needs room even where there is no page. */
 	whole = wait_for_room(&job, 1) && copy_log(&job) &&
 		(!s->epoch_scan || copy_bitmaps(&job));
 	job_put_mm(&job);
+	trace_vmrepl_copied(s->kvm->userspace_pid, s->epoch, log - s->logs,
+			    job.records, job.zero, job.same,
+			    ktime_get_ns() - start, whole);
 	if (whole)
 		close_epoch(&job);
 	else

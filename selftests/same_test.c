@@ -3,7 +3,9 @@
  * same_test: pages that were written with what they held are left out, and no others;
  * by hash and by comparing. What the agent has stays what the guest has. TAP.
  */
+#include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "consumer.h"
@@ -165,6 +167,33 @@ static void test_live(uint32_t flags, int turns)
 	stop(v, &c);
 }
 
+/* Nobody is killed for a copy that does not fit; the guest stays as it was. */
+static void test_too_large(void)
+{
+	uint64_t pages = 2 * (uint64_t)sysconf(_SC_PHYS_PAGES);
+	struct vmm *v = vmm_create(VMM_RAM_ANON, PAGES, 1);
+	struct consumer c;
+	void *ram;
+	int err;
+
+	ram = mmap(NULL, pages * VMM_PAGE, PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (ram == MAP_FAILED || vmm_slot(v, 1, 1UL << 32, pages, ram, 0))
+		tap_die("no memslot larger than memory");
+	err = consumer_attach_with(&c, getpid(), 0, VMREPL_ATTACH_EXACT);
+	tap_ok(err == ENOMEM && !vmm_slot_logged(v, 0, PAGES),
+	       "exactly: not with a guest that is larger than memory (%s)",
+	       strerror(err));
+	if (!err)
+		consumer_close(&c);
+	err = consumer_attach_with(&c, getpid(), 0, VMREPL_ATTACH_HASH);
+	tap_ok(!err, "by hash: with the same guest (%s)", strerror(err));
+	if (!err)
+		consumer_close(&c);
+	vmm_destroy(v);
+	munmap(ram, pages * VMM_PAGE);
+}
+
 int main(void)
 {
 	static const struct {
@@ -184,6 +213,8 @@ int main(void)
 		test_anew(modes[i].flags);
 		test_live(modes[i].flags, 6);
 	}
+
+	test_too_large();
 
 	v = start(&c, 0, 1);
 	vmm_write(v, 0, FIRST, COUNT, 1, 0x1111);

@@ -49,6 +49,8 @@ fi
 cd "$top"
 for file in kmod/*.[ch] kmod/compat/*.[ch] uapi/*.h; do
 	ignore=FILE_PATH_CHANGES
+	# The form that TRACE_EVENT() has everywhere in the kernel.
+	[[ $file = kmod/trace.h ]] && ignore+=,OPEN_ENDED_LINE,PARENTHESIS_ALIGNMENT
 	[[ $file = kmod/compat/* ]] && ignore+=,LINUX_VERSION_CODE,CONSTANT_COMPARISON
 	bad=0
 	perl "$source/checkpatch.pl" --strict --no-tree --terse --no-summary --ignore "$ignore" \

@@ -190,7 +190,7 @@ struct vmrepl_freeze {
  * @log_overflows:	times a log was full and its bitmap was scanned instead
  * @pages:		page records produced, zero pages included
  * @zero_pages:		zero pages among them
- * @same_pages:		pages of the set that were left out (VMREPL_ATTACH_HASH)
+ * @same_pages:		pages of the set that were left out (VMREPL_ATTACH_*)
  * @copy_errors:	pages that could not be read
  * @ring_full:		times a worker waited for the agent
  * @layouts:		layouts taken over
@@ -241,8 +241,9 @@ struct vmrepl_stats {
  * has not passed; POLLHUP when the VM is gone; POLLERR when the session is
  * broken.
  *
- * The module never reads back what it wrote here, except the tail, and a tail
- * outside [last tail, head] breaks the session, not the kernel.
+ * The module trusts nothing here: a tail outside [last tail, head] breaks the
+ * session, not the kernel. A page is read back before its record is shown, to see
+ * whether it is zero or the same as before; nothing else is.
  */
 
 /* A worker waits for room: VMREPL_KICK after moving the tail. */
