@@ -101,7 +101,7 @@ static void notrace hook_ioctl(unsigned long ip, unsigned long parent_ip,
 	struct { u32 slot, flags; } head;
 	struct vmrepl_session *s;
 
-	if (!COMPAT_SET_REGION_CMD(cmd))
+	if (!compat_sets_region(cmd))
 		return;
 	rcu_read_lock();
 	s = vmrepl_session_by_kvm(file->private_data);

@@ -35,27 +35,33 @@ bool vmrepl_hostpte_fault_range(struct vm_area_struct *vma, unsigned long addr,
 				unsigned int flags, bool ours,
 				unsigned long *start, unsigned long *end)
 {
-	pmd_t *pmdp = pmd_of(vma->vm_mm, addr), pmd;
+	pmd_t *pmdp = pmd_of(vma->vm_mm, addr);
+	pmd_t pmd = pmdp ? READ_ONCE(*pmdp) : __pmd(0);
+	pte_t pte = __pte(0);
+
+	/* Should a collapse take the table away: the hook's RCU section keeps it. */
+	if (pmd_is_table(pmd))
+		pte = READ_ONCE(*pte_offset_kernel(&pmd, addr));
 
 	/*
 	 * Our own reads of private memory map the zero page, or what was
 	 * swapped out, read-only. Shared memory they map writable.
 	 */
-	if (ours && vma_is_anonymous(vma) && !(flags & FAULT_FLAG_WRITE))
+	if (ours && vma_is_anonymous(vma) && !(flags & FAULT_FLAG_WRITE) &&
+	    compat_read_maps_readonly(pmd, pte))
 		return false;
 
-	if (pmdp) {
-		pmd = READ_ONCE(*pmdp);
-		if (pmd_is_table(pmd) && compat_fault_maps_one(vma, flags)) {
-			*start = addr & PAGE_MASK;
-			*end = *start + PAGE_SIZE;
-			return true;
-		}
+	if (pmd_is_table(pmd) && compat_fault_maps_one(vma, flags, pte)) {
+		*start = addr & PAGE_MASK;
+		*end = *start + PAGE_SIZE;
+		return true;
 	}
 
 	/*
 	 * A huge page becomes writable as a whole; where nothing is mapped yet it
-	 * may become one; a read of a file may map its neighbours along.
+	 * may become one; a read of a file, or a large folio, may map its
+	 * neighbours along. Should there be a huge page or none by the time of
+	 * the fault, the notifier has logged what was collapsed or unmapped.
 	 */
 	*start = max(addr & PMD_MASK, vma->vm_start);
 	*end = min((addr & PMD_MASK) + PMD_SIZE, vma->vm_end);
@@ -83,7 +89,7 @@ static bool pfn_pinned(unsigned long pfn)
 {
 	struct page *page = pfn_to_online_page(pfn);
 
-	return page && page_maybe_dma_pinned(page);
+	return page && folio_maybe_dma_pinned(page_folio(page));
 }
 
 /*
@@ -115,16 +121,12 @@ static bool protect_huge(struct vmrepl_hostpte *p, pmd_t *pmdp,
 	return again;
 }
 
-static bool protect_pte(struct vmrepl_hostpte *p, pmd_t *pmdp,
+/* Caller has the table locked. */
+static bool protect_pte(struct vmrepl_hostpte *p, pte_t *ptep,
 			unsigned long addr)
 {
 	bool again = false;
-	spinlock_t *ptl;	/* of the page table */
-	pte_t *ptep;
 
-	ptl = pte_lockptr(p->mm, pmdp);
-	spin_lock(ptl);
-	ptep = pte_offset_kernel(pmdp, addr);
 	if (is_swap_pte(*ptep)) {
 		again = is_writable_migration_entry(pte_to_swp_entry(*ptep));
 	} else if (pte_present(*ptep) && !pte_special(*ptep)) {
@@ -134,7 +136,46 @@ static bool protect_pte(struct vmrepl_hostpte *p, pmd_t *pmdp,
 		}
 		again = pfn_pinned(pte_pfn(*ptep));
 	}
+	return again;
+}
+
+/*
+ * As in pte_offset_map_lock(): the collapse of shared memory takes page tables
+ * away under their lock, and frees them after an RCU grace period.
+ * Return: the table is still there, and @again is what protect_pte() said.
+ */
+static bool protect_in_table(struct vmrepl_hostpte *p, pmd_t *pmdp, pmd_t pmd,
+			     unsigned long addr, bool *again)
+{
+	spinlock_t *ptl;	/* of the page table */
+	bool there;
+
+	ptl = pte_lockptr(p->mm, &pmd);
+	spin_lock(ptl);
+	there = pmd_same(pmd, READ_ONCE(*pmdp));
+	if (there)
+		*again = protect_pte(p, pte_offset_kernel(&pmd, addr), addr);
 	spin_unlock(ptl);
+	return there;
+}
+
+static bool protect_page(struct vmrepl_hostpte *p, pmd_t *pmdp,
+			 unsigned long addr)
+{
+	bool again = false, done;
+	pmd_t pmd;
+
+	do {
+		rcu_read_lock();
+		pmd = READ_ONCE(*pmdp);
+		/* Changed also where the processor has marked it accessed. */
+		done = !pmd_is_table(pmd) ||
+		       protect_in_table(p, pmdp, pmd, addr, &again);
+		rcu_read_unlock();
+	} while (!done);
+
+	if (!pmd_is_table(pmd) && !pmd_none(pmd))
+		again = protect_huge(p, pmdp, addr);
 	return again;
 }
 
@@ -145,17 +186,10 @@ unsigned long vmrepl_hostpte_protect(struct vmrepl_hostpte *p, unsigned long hva
 
 	for_each_set_bit(bit, &mask, BITS_PER_LONG) {
 		unsigned long addr = hva + (bit << PAGE_SHIFT);
-		pmd_t *pmdp = pmd_of(p->mm, addr), pmd;
+		pmd_t *pmdp = pmd_of(p->mm, addr);
 
-		if (!pmdp)
-			continue;
-		pmd = READ_ONCE(*pmdp);
-		if (pmd_is_table(pmd)) {
-			if (protect_pte(p, pmdp, addr))
-				again |= BIT(bit);
-		} else if (!pmd_none(pmd) && protect_huge(p, pmdp, addr)) {
+		if (pmdp && protect_page(p, pmdp, addr))
 			again |= BIT(bit);
-		}
 	}
 	return again;
 }

@@ -161,6 +161,12 @@ static int slots_refused(struct kvm *kvm, char *why)
 		kvm_for_each_memslot(slot, bkt, __kvm_memslots(kvm, as)) {
 			if (slot->id >= KVM_USER_MEM_SLOTS || err)
 				continue;
+			if (compat_slot_private(slot)) {
+				snprintf(why, VMREPL_WHY_LEN,
+					 "the VM has memory that is the guest's alone (guest_memfd, confidential computing)");
+				err = -EOPNOTSUPP;
+				continue;
+			}
 			err = vma_refused(kvm->mm, slot->userspace_addr,
 					  slot->userspace_addr +
 					  (slot->npages << PAGE_SHIFT), why);

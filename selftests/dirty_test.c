@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/swap.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -259,6 +260,59 @@ static bool by_store_after_fork(struct vmm *v)
 	return true;
 }
 
+/* A second disk in memory; see selftests/run. */
+#define SWAP_DISK	"/dev/ram1"
+
+static void swap_on(void)
+{
+	static struct {
+		uint8_t boot[1024];
+		uint32_t version, last_page, nr_bad;
+		uint8_t rest[VMM_PAGE - 1024 - 12 - 10];
+		char magic[10];
+	} head = { .version = 1, .magic = "SWAPSPACE2" };
+	int fd = open(SWAP_DISK, O_RDWR | O_CLOEXEC);
+	off_t bytes = fd < 0 ? 0 : lseek(fd, 0, SEEK_END);
+
+	_Static_assert(sizeof(head) == VMM_PAGE, "swap header");
+	head.last_page = bytes / VMM_PAGE - 1;
+	/* A run that was broken off may have left it. */
+	swapoff(SWAP_DISK);
+	if (!bytes || pwrite(fd, &head, sizeof(head), 0) != sizeof(head) ||
+	    fsync(fd) || close(fd) || swapon(SWAP_DISK, 0))
+		tap_die(SWAP_DISK ": %s (modprobe brd rd_nr=2)", strerror(errno));
+}
+
+static bool in_swap(const void *at)
+{
+	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	uint64_t entry = 0;
+	bool ok = pread(fd, &entry, 8, (uintptr_t)at / VMM_PAGE * 8) == 8;
+
+	close(fd);
+	return ok && entry >> 62 & 1;
+}
+
+/* Who copies the set brings the pages back; the store after that needs a fault. */
+static bool by_store_after_swap(struct vmm *v)
+{
+	uint8_t *at = v->ram + 200 * VMM_PAGE;
+	static bool now;
+
+	by_store(v);
+	now = !now;
+	/* Pages that are on their way to a list are not taken at the first try. */
+	for (int ms = 0; now && ms < 10000; ms++) {
+		if (madvise(at, 16 * VMM_PAGE, MADV_PAGEOUT))
+			return false;
+		/* Of shared memory the entry does not tell. */
+		if (v->memfd >= 0 || (in_swap(at) && in_swap(at + 15 * VMM_PAGE)))
+			return true;
+		usleep(1000);
+	}
+	return !now;
+}
+
 static const struct {
 	const char *name;
 	bool (*write)(struct vmm *v);
@@ -272,6 +326,7 @@ static const struct {
 	{ "a discard", by_discard },
 	{ "a store after mprotect", by_mprotect },
 	{ "a store after fork", by_store_after_fork },
+	{ "a store after swap", by_store_after_swap },
 };
 
 static void test_host_writes(enum vmm_ram kind)
@@ -412,6 +467,7 @@ int main(int argc, char **argv)
 	    fsync(disk))
 		tap_die(DIRECT_DISK ": %s (modprobe brd)", strerror(errno));
 	close(disk);
+	swap_on();
 
 	for (int kind = VMM_RAM_ANON; kind <= VMM_RAM_MEMFD; kind++) {
 		for (int vcpus = 1; vcpus <= 4; vcpus++)
@@ -422,5 +478,6 @@ int main(int argc, char **argv)
 		test_live(kind, 0, rounds);
 	}
 	test_live(VMM_RAM_ANON, 4, rounds);
+	swapoff(SWAP_DISK);
 	return tap_done();
 }
