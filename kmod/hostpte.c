@@ -45,9 +45,12 @@ bool vmrepl_hostpte_fault_range(struct vm_area_struct *vma, unsigned long addr,
 
 	/*
 	 * Our own reads of private memory map the zero page, or what was
-	 * swapped out, read-only. Shared memory they map writable.
+	 * swapped out, read-only; but where there is no page table they may map
+	 * a huge page of zeros that is writable (sysfs: use_zero_page). Shared
+	 * memory they map writable.
 	 */
 	if (ours && vma_is_anonymous(vma) && !(flags & FAULT_FLAG_WRITE) &&
+	    (!pmd_none(pmd) || vma->vm_flags & VM_NOHUGEPAGE) &&
 	    compat_read_maps_readonly(pmd, pte))
 		return false;
 
