@@ -39,7 +39,7 @@ accelerator_append() {
 # accelerator_cpus ACCELERATOR CPUS: how many the emulator needs for a host whose
 # programs have that many. An emulated host has one more, its first, which runs no
 # programs: whenever any CPU restores its FPU registers, QEMU's TCG writes flags of
-# the first one (cpu_clear_ignne() in target/i386/tcg/system/fpu_helper.c, 7.2 to 11.1)
+# the first one (cpu_clear_ignne() in target/i386/tcg/system/fpu_helper.c, seen in 10.0 to 11.1)
 # without a lock, flags which also say whether nested paging and interrupts are on.
 # A nested guest on that CPU is lost after minutes (its memory seems to be elsewhere),
 # or its host is (an interrupt on the way out of the guest).
