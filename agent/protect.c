@@ -272,7 +272,9 @@ static void protect_show(struct protect *p)
 	p->shown.count++;
 	p->shown.pause_ns = p->cp.pause_ns;
 	p->shown.pages = p->epoch.pages;
-	p->shown.same_pages = p->epoch.pages - totals->pages;
+	/* Copies of small blocks may come along, beyond the set. */
+	p->shown.same_pages = totals->pages < p->epoch.pages ?
+			      p->epoch.pages - totals->pages : 0;
 	p->shown.bytes = totals->bytes;
 	p->shown.held_ns = now - p->epoch.held_since;
 	report_event("epoch",

@@ -44,10 +44,10 @@
 #define VMREPL_WHY_LEN		128
 
 /*
- * VMREPL_ATTACH flags: pages of the set that hold what this session's agent has been
- * given last for the same hva are left out. It is for an agent that applies every
- * epoch, in order, or closes the file. Found by hash: a changed page is taken for an unchanged one
- * with a probability of 2^-64; 8 bytes a page.
+ * VMREPL_ATTACH flags: pages of the set that hold what this session's agent has
+ * been given last for the same hva are left out. It is for an agent that applies
+ * every epoch, in order, or closes the file. Found by hash: a changed page is
+ * taken for an unchanged one with a probability of 2^-64; 8 bytes a page.
  */
 #define VMREPL_ATTACH_HASH	0x1u
 /* The same, found by comparing with a copy: as much memory as the guest's RAM. */
