@@ -3,6 +3,10 @@
 #	make			module (for the running kernel, or KDIR=) and agent
 #	make demo		a guest survives its host, in the lab
 #	make check		every test
+#	make bench		what checkpoints cost, in the lab; bench-quick is shorter
+#	make check-kernels	the module's tests on each kernel that is supported
+#	make check-intel	the module's tests on an Intel processor, emulated
+#	make check-debug	the module's tests on a debug kernel (KASAN, lockdep, ...)
 #	make install		module, agent and man page
 #
 # demo and check install what they need, and build the module for the lab's kernel.
@@ -12,13 +16,18 @@ O	?= $(CURDIR)/build
 LAB	:= tools/lab/lab
 SERVICE	?= tools/demo/services/redis
 PREFIX	?= /usr/local
+# To the kernel's build O= says something else; what else is given goes on to it.
+MAKEOVERRIDES := $(filter-out O=%,$(MAKEOVERRIDES))
 
 
 BUILD_PACKAGES := gcc make pkg-config libc6-dev liburing-dev libmnl-dev \
 	libjson-c-dev libxxhash-dev
 LAB_PACKAGES := gcc-12 libelf-dev
+KERNELS := 6.1 6.12 7.2
 
-.PHONY: all module agent install clean deps lab-deps lab-build demo check
+.PHONY: all module agent install clean deps lab-deps lab-build demo check \
+	check-intel check-kernels check-debug $(KERNELS:%=module-%) module-debug \
+	bench-build bench bench-quick
 
 all: module agent
 
@@ -49,11 +58,42 @@ lab-build: lab-deps
 	@$(MAKE) --no-print-directory -C selftests O="$(abspath $(O))"
 	@$(MAKE) --no-print-directory -C tools/demo/services/redis O="$(abspath $(O))/services/redis"
 
+# The module for one of the lab's kernels, where it is in nobody's way.
+$(KERNELS:%=module-%) module-debug: module-%: deps
+	@tools/need-packages $(LAB_PACKAGES)
+	@mkdir -p "$(O)/$@"
+	@find Kbuild kmod uapi -name '*.[ch]' -o -name Kbuild | \
+		xargs cp -u --parents -t "$(O)/$@"
+	@$(MAKE) --no-print-directory -C "$$($(LAB) kernel-build-dir --kernel $*)" \
+		M="$(abspath $(O))/$@" modules
+
 demo: lab-build
 	tools/demo/demo $(SERVICE)
 
-check: lab-build
+check: lab-build module-6.12 module-7.2
 	selftests/run
+
+check-intel: lab-build
+	selftests/run --cpu intel
+
+check-kernels: $(KERNELS:%=module-%) agent
+	@$(MAKE) --no-print-directory -C selftests O="$(abspath $(O))"
+	selftests/run $(KERNELS:%=--on %)
+
+bench-build: lab-build
+	@tools/need-packages linux-perf
+	@$(MAKE) --no-print-directory -C bench O="$(abspath $(O))"
+
+bench: bench-build
+	bench/run
+
+bench-quick: bench-build
+	bench/run --quick
+
+# The debug kernel is compiled when it is needed first; that takes a while.
+check-debug: module-debug
+	@$(MAKE) --no-print-directory -C selftests O="$(abspath $(O))"
+	selftests/run --on debug
 
 clean:
 	rm -rf "$(O)"

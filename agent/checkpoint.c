@@ -91,6 +91,9 @@ static void checkpoint_done(struct checkpoint *cp, int err)
 	/* QEMU tells the wall clock, which somebody may have set meanwhile. */
 	if (cp->pause_ns > took)
 		cp->pause_ns = took;
+	/* Nobody waited for us. */
+	if (cp->stands)
+		cp->pause_ns = 0;
 	cp->done(cp->arg, err, &cp->why);
 }
 
@@ -153,6 +156,8 @@ int checkpoint_fire(struct checkpoint *cp, struct why *why)
 	cp->failed = false;
 	cp->stop_us = 0;
 	cp->resume_us = 0;
+	/* Unless the last that QEMU says before its answer is that it runs. */
+	cp->stands = true;
 	cp->why.text[0] = '\0';
 	cp->phase = CHECKPOINT_FIRED;
 	cp->fired_at = loop_now();
@@ -266,10 +271,13 @@ void checkpoint_message(struct checkpoint *cp, const struct qmp_msg *msg)
 		return;
 	switch (msg->kind) {
 	case QMP_MSG_EVENT:
-		if (!strcmp(msg->name, "STOP"))
+		if (!strcmp(msg->name, "STOP")) {
 			cp->stop_us = checkpoint_event_us(msg->body);
-		else if (!strcmp(msg->name, "RESUME"))
+			cp->stands = true;
+		} else if (!strcmp(msg->name, "RESUME")) {
 			cp->resume_us = checkpoint_event_us(msg->body);
+			cp->stands = false;
+		}
 		return;
 	case QMP_MSG_ERROR:
 		cp->failed = true;

@@ -42,8 +42,9 @@ enum checkpoint_phase {
  *
  * Set these before checkpoint_open(). @state and @len are the device state from
  * @done until the next checkpoint_fire(). @pause_ns: the pause as QEMU's STOP
- * and RESUME events tell it, and at most from the trigger to the answer. The rest
- * is private.
+ * and RESUME events tell it, and at most from the trigger to the answer. @stands:
+ * somebody else had stopped the guest, so QEMU has not started it again either. The
+ * rest is private.
  */
 struct checkpoint {
 	void (*stopped)(void *arg);
@@ -53,6 +54,7 @@ struct checkpoint {
 	uint8_t *state;
 	size_t len;
 	uint64_t pause_ns;
+	bool stands;
 
 	struct loop *loop;
 	struct qmp *qmp;

@@ -12,6 +12,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include <xxhash.h>
+
 #include "deadline.h"
 #include "devstate.h"
 #include "migration.h"
@@ -275,6 +277,63 @@ int devstate_check(const void *state, size_t len, struct why *why)
 	    p[len - 1] != RAMSTREAM_EOF)
 		return why_set(why, EPROTO, "the device state of %zu bytes is not whole", len);
 	return 0;
+}
+
+/*
+ * A section: FULL, be32 number, name with its length in front, be32 instance, be32
+ * version; what the device wrote, whose length only the device knows; FOOTER, be32
+ * number. Its end is found by a footer that the next section, or the end, follows.
+ */
+#define SECTION_ID	5u		/* mark and number */
+#define SECTION_REST	8u		/* instance, version */
+
+/* Bytes of the section's head at @p, 0 where there is none. */
+static size_t section_head(const uint8_t *p, size_t len)
+{
+	size_t name;
+
+	if (len < SECTION_ID + 1 || p[0] != RAMSTREAM_FULL)
+		return 0;
+	name = p[SECTION_ID];
+	if (!name || len < SECTION_ID + 1 + name + SECTION_REST)
+		return 0;
+	for (size_t i = 0; i < name; i++)
+		if (p[SECTION_ID + 1 + i] < 0x20 || p[SECTION_ID + 1 + i] > 0x7e)
+			return 0;
+	return SECTION_ID + 1 + name + SECTION_REST;
+}
+
+/* What is behind the section whose data begins at @p; NULL: nothing that fits. */
+static const uint8_t *section_end(const uint8_t *p, const uint8_t *end, const uint8_t *id)
+{
+	uint8_t footer[SECTION_ID] = { RAMSTREAM_FOOTER };
+
+	memcpy(footer + 1, id, SECTION_ID - 1);
+	while ((p = memmem(p, (size_t)(end - p), footer, sizeof(footer)))) {
+		p += sizeof(footer);
+		if ((end - p == 1 && *p == RAMSTREAM_EOF) || section_head(p, (size_t)(end - p)))
+			return p;
+	}
+	return NULL;
+}
+
+uint64_t devstate_sections(const uint8_t *state, size_t len)
+{
+	const uint8_t *p = state + 8, *end = state + len;
+	uint64_t digest = 1;
+	struct why why;
+	size_t head;
+
+	if (devstate_check(state, len, &why))
+		return 0;
+	while (p && end - p > 1) {
+		head = section_head(p, (size_t)(end - p));
+		if (!head)
+			return 0;
+		digest = XXH3_64bits_withSeed(p, head, digest);
+		p = section_end(p + head, end, p + 1);
+	}
+	return p ? digest : 0;
 }
 
 int devstate_build(const char *machine, const struct ramblock_table *t, const void *state,

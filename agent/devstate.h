@@ -62,6 +62,15 @@ int devstate_capture(struct qmp *q, struct ramblock_table *t, int pid, unsigned 
 int devstate_check(const void *state, size_t len, struct why *why);
 
 /**
+ * devstate_sections - a digest of which sections a state has
+ *
+ * Each device has its own, with a number that is never given again, so another
+ * digest means that one has come or gone; or that one has nothing, or again
+ * something, to save. Returns 0 where the state is not understood.
+ */
+uint64_t devstate_sections(const uint8_t *state, size_t len);
+
+/**
  * devstate_build - a complete incoming stream in a memfd
  * @machine:	of the primary (devstate_machine())
  * @t:		small blocks with their copies make the "ram" section; without

@@ -42,6 +42,8 @@ struct epoch {
 	uint64_t number;
 	bool open;
 	bool whole;
+	bool stands;
+	bool torn;
 	bool live;
 	struct epoch_chunk *first;
 	struct epoch_chunk *last;
@@ -170,6 +172,7 @@ void epoch_reset(struct epoch *epoch)
 	epoch->number = 0;
 	epoch->open = false;
 	epoch->whole = false;
+	epoch->torn = false;
 	epoch->live = false;
 	epoch->bytes = 0;
 	epoch->pages = 0;
@@ -181,6 +184,16 @@ void epoch_reset(struct epoch *epoch)
 uint64_t epoch_number(const struct epoch *epoch)
 {
 	return epoch->number;
+}
+
+bool epoch_stands(const struct epoch *epoch)
+{
+	return epoch->stands;
+}
+
+bool epoch_torn(const struct epoch *epoch)
+{
+	return epoch->torn;
 }
 
 bool epoch_live(const struct epoch *epoch)
@@ -309,10 +322,14 @@ static int epoch_add_end(struct epoch *epoch, const struct frame *frame, struct 
 		return why_set(why, EPROTO, "it sent an epoch that is not whole");
 	if (end.digest != epoch->digest)
 		return why_set(why, EPROTO, "it sent an epoch with a wrong digest");
-	if (!epoch->live && !epoch->state.len)
+	if (end.flags & FRAME_END_TORN && (epoch->live || epoch->state.len))
+		return why_set(why, EPROTO, "it sent a torn epoch that cannot be one");
+	if (!epoch->live && !epoch->state.len && !(end.flags & FRAME_END_TORN))
 		return why_set(why, EPROTO, "it sent an epoch without device state");
 	if (epoch->live && epoch->state.len)
 		return why_set(why, EPROTO, "it sent device state in a round of the first sync");
+	epoch->stands = end.flags & FRAME_END_STANDS;
+	epoch->torn = end.flags & FRAME_END_TORN;
 	epoch->open = false;
 	epoch->whole = true;
 	epoch->at = epoch->first;

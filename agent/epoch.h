@@ -108,6 +108,10 @@ int epoch_apply(struct epoch *epoch, unsigned int max, struct why *why);
 uint64_t epoch_number(const struct epoch *epoch);
 /* Whether it is a round of a first sync. */
 bool epoch_live(const struct epoch *epoch);
+/* Whether its guest is not to be started: somebody had stopped it. Once it is whole. */
+bool epoch_stands(const struct epoch *epoch);
+/* Whether it is torn, and to be dropped. */
+bool epoch_torn(const struct epoch *epoch);
 /* Whether it is empty. */
 bool epoch_empty(const struct epoch *epoch);
 /* Pages in it so far. */

@@ -15,7 +15,7 @@ _Static_assert(sizeof(struct frame_header) == 40, "wire format");
 _Static_assert(sizeof(struct frame_begin) == 8, "wire format");
 _Static_assert(sizeof(struct frame_pages) == 8, "wire format");
 _Static_assert(sizeof(struct frame_page) == 16, "wire format");
-_Static_assert(sizeof(struct frame_end) == 32, "wire format");
+_Static_assert(sizeof(struct frame_end) == 40, "wire format");
 _Static_assert(sizeof(struct frame_bye) == 8, "wire format");
 _Static_assert(__BYTE_ORDER == __LITTLE_ENDIAN, "pages and records are sent as they are in memory");
 
@@ -189,6 +189,13 @@ static const char *frame_check(const struct frame *frame)
 	}
 	case FRAME_PAGES:
 		return frame_check_pages(frame);
+	case FRAME_EPOCH_END: {
+		struct frame_end end = frame_get_end(frame);
+
+		if ((end.flags & ~(FRAME_END_STANDS | FRAME_END_TORN)) || end.pad)
+			return "an EPOCH_END frame with an unknown flag";
+		return NULL;
+	}
 	case FRAME_BYE: {
 		struct frame_bye bye = frame_get_bye(frame);
 

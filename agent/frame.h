@@ -15,7 +15,7 @@
 #include <sys/uio.h>
 
 #define FRAME_MAGIC		0x4c504d56u	/* "VMPL" in memory */
-#define FRAME_VERSION		1u
+#define FRAME_VERSION		2u
 #define FRAME_PAGE_SIZE		4096u
 
 enum frame_type {
@@ -100,6 +100,17 @@ struct frame_page {
 	uint64_t page;
 };
 
+/*
+ * Somebody else has stopped the guest: it stood before the checkpoint and stands
+ * after it, and is not to be started by a standby that takes over.
+ */
+#define FRAME_END_STANDS	(1u << 0)
+/*
+ * The epoch is torn: a page in it is not as it was at the checkpoint. It has come
+ * whole, but is to be dropped, and ACK says that it was; there is no state in it.
+ */
+#define FRAME_END_TORN		(1u << 1)
+
 /**
  * struct frame_end - payload of FRAME_EPOCH_END: what the epoch was
  * @pages:       descriptors in all its FRAME_PAGES
@@ -107,12 +118,16 @@ struct frame_page {
  * @state_bytes: bytes in all its FRAME_STATE
  * @digest:      frame_digest() over the frames from EPOCH_BEGIN on, without
  *               this one
+ * @flags:       FRAME_END_*
+ * @pad:         0
  */
 struct frame_end {
 	uint64_t pages;
 	uint64_t zero_pages;
 	uint64_t state_bytes;
 	uint64_t digest;
+	uint32_t flags;
+	uint32_t pad;
 };
 
 enum frame_bye_reason {

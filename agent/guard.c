@@ -27,6 +27,24 @@ int guard_layout(struct guard *guard, struct why *why)
 	return err;
 }
 
+int guard_same_devices(struct guard *guard, struct why *why)
+{
+	struct devices now;
+	const char *device;
+	bool ours;
+	int err;
+
+	err = devices_read(&now, guard->qmp, why);
+	if (!err) {
+		device = devices_differ(&now, guard->devices, &ours);
+		if (device)
+			err = why_set(why, ENXIO, "device %s was %s the guest", device,
+				      ours ? "plugged into" : "taken out of");
+	}
+	devices_free(&now);
+	return err;
+}
+
 /* Whether each tap has its plug: they may have changed since the last time. */
 static bool guard_plugged(const struct guard *guard)
 {
@@ -89,6 +107,11 @@ int guard_attach(struct guard *guard, struct why *why)
 			     guard->attach_flags, why);
 	if (err)
 		goto free_copies;
+	if (guard->worker_cpus->text) {
+		err = session_place(&guard->session, guard->worker_cpus, why);
+		if (err)
+			goto detach;
+	}
 	err = guard_layout(guard, why);
 	if (err)
 		goto detach;
@@ -98,9 +121,11 @@ int guard_attach(struct guard *guard, struct why *why)
 	report_phase("attached: pid %d (%s), %u vCPUs, %" PRIu64 " MiB%s", guard->vm->pid,
 		     guard->vm->comm, guard->session.nr_vcpus, guard->session.ram_bytes >> 20,
 		     guard->nr_plugs ? "" : ", no network");
-	report_event("attached", "pid:u vcpus:u ram_bytes:u taps:u", (uint64_t)guard->vm->pid,
-		     (uint64_t)guard->session.nr_vcpus, guard->session.ram_bytes,
-		     (uint64_t)guard->nr_plugs);
+	report_phase("%s", guard->session.tracking);
+	report_event("attached", "pid:u vcpus:u ram_bytes:u taps:u tracking:s",
+		     (uint64_t)guard->vm->pid, (uint64_t)guard->session.nr_vcpus,
+		     guard->session.ram_bytes, (uint64_t)guard->nr_plugs,
+		     guard->session.tracking);
 	return 0;
 detach:
 	session_detach(&guard->session);
@@ -179,10 +204,16 @@ void guard_status(struct guard *guard, struct json_object *o)
 	struct plug_held held;
 
 	guard_held(guard, &held);
+	if (guard->worker_cpus->text)
+		json_object_object_add(o, "worker-cpus",
+				       json_object_new_string(guard->worker_cpus->text));
 	json_object_object_add(o, "output", json_object_new_string(guard_output(guard)));
 	json_object_object_add(o, "held-packets", json_object_new_uint64(held.packets));
 	json_object_object_add(o, "held-bytes", json_object_new_uint64(held.bytes));
 	json_object_object_add(o, "dropped-packets", json_object_new_uint64(held.drops));
+	if (guard->session.tracking[0])
+		json_object_object_add(o, "guest-stores",
+				       json_object_new_string(guard->session.tracking));
 }
 
 const char *guard_output(const struct guard *guard)

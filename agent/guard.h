@@ -11,6 +11,7 @@
 
 #include <json-c/json.h>
 
+#include "devices.h"
 #include "plug.h"
 #include "procvm.h"
 #include "qmp.h"
@@ -20,8 +21,9 @@
 
 /**
  * struct guard - on one VM
- * @vm, @qmp, @blocks: belong to the owner
+ * @vm, @qmp, @blocks, @devices: belong to the owner
  * @ring_slots, @attach_flags: for the module
+ * @worker_cpus: for its workers, where it has a text
  * @session:  the module's
  * @nr_plugs, @plugs: one for each tap; they outlive the session
  * @closed:   a segment is closed and waits for its epoch's commit
@@ -31,8 +33,10 @@ struct guard {
 	const struct procvm *vm;
 	struct qmp *qmp;
 	struct ramblock_table *blocks;
+	const struct devices *devices;
 	uint32_t ring_slots;
 	uint32_t attach_flags;
+	const struct cpulist *worker_cpus;
 	struct session session;
 	unsigned int nr_plugs;
 	struct plug *plugs[PROCVM_TAPS];
@@ -52,6 +56,12 @@ int guard_attach(struct guard *guard, struct why *why);
 
 /* The layout changed: takes it over. Nothing may be armed on the QMP socket. */
 int guard_layout(struct guard *guard, struct why *why);
+
+/*
+ * Whether the VM has the devices that the standby was told of. Nothing may be armed
+ * on the QMP socket. Errors: ENXIO, one has come or gone; as devices_read().
+ */
+int guard_same_devices(struct guard *guard, struct why *why);
 
 /*
  * Closes the plugs' filling segments: what the guest sent until now goes with

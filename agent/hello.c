@@ -42,6 +42,9 @@ int hello_read(struct hello *hello, struct qmp *qmp, struct why *why)
 	if (json_object_is_type(cpus, json_type_array))
 		hello->nr_vcpus = json_object_array_length(cpus);
 	json_object_put(cpus);
+	err = devices_read(&hello->devices, qmp, why);
+	if (err)
+		return err;
 	err = ramblock_read(&hello->blocks, qmp, why);
 	if (err)
 		return err;
@@ -51,6 +54,7 @@ int hello_read(struct hello *hello, struct qmp *qmp, struct why *why)
 
 void hello_free(struct hello *hello)
 {
+	devices_free(&hello->devices);
 	ramblock_free(&hello->blocks);
 }
 
@@ -63,6 +67,7 @@ char *hello_write(const struct hello *hello)
 {
 	struct json_object *o = json_object_new_object();
 	struct json_object *blocks = json_object_new_array();
+	struct json_object *devices = json_object_new_array();
 	unsigned int i;
 	char *text;
 
@@ -76,6 +81,9 @@ char *hello_write(const struct hello *hello)
 	hello_add_u64(o, "vcpus", hello->nr_vcpus);
 	json_object_object_add(o, "fence", json_object_new_boolean(hello->fence));
 	hello_add_u64(o, "timeout-ms", hello->timeout_ms);
+	for (i = 0; i < hello->devices.nr; i++)
+		json_object_array_add(devices, json_object_new_string(hello->devices.names[i]));
+	json_object_object_add(o, "devices", devices);
 	for (i = 0; i < hello->blocks.nr; i++) {
 		const struct ramblock *block = &hello->blocks.blocks[i];
 		struct json_object *b = json_object_new_object();
@@ -117,14 +125,12 @@ static int hello_get_bool(struct json_object *o, const char *name, bool *v, stru
 }
 
 /* Only what can go to a terminal and into a stream. */
-static int hello_get_text(struct json_object *o, const char *name, char *text, size_t size,
-			  struct why *why)
+static int hello_take_text(struct json_object *field, const char *name, char *text, size_t size,
+			   struct why *why)
 {
-	struct json_object *field;
 	const char *s, *p;
 
-	if (!json_object_object_get_ex(o, name, &field) ||
-	    !json_object_is_type(field, json_type_string))
+	if (!json_object_is_type(field, json_type_string))
 		return why_set(why, EPROTO, "its greeting has no text '%s'", name);
 	s = json_object_get_string(field);
 	if (!*s || strlen(s) >= size || strlen(s) != (size_t)json_object_get_string_len(field))
@@ -133,6 +139,35 @@ static int hello_get_text(struct json_object *o, const char *name, char *text, s
 		if (*p < 0x20 || *p > 0x7e)
 			return why_set(why, EPROTO, "'%s' in its greeting is not plain text", name);
 	memcpy(text, s, strlen(s) + 1);
+	return 0;
+}
+
+static int hello_get_text(struct json_object *o, const char *name, char *text, size_t size,
+			  struct why *why)
+{
+	struct json_object *field = NULL;
+
+	json_object_object_get_ex(o, name, &field);
+	return hello_take_text(field, name, text, size, why);
+}
+
+static int hello_parse_devices(struct hello *hello, struct json_object *o, struct why *why)
+{
+	struct json_object *list;
+	char name[DEVICES_NAME_LEN];
+
+	if (!json_object_object_get_ex(o, "devices", &list) ||
+	    !json_object_is_type(list, json_type_array))
+		return why_set(why, EPROTO, "its greeting has no list 'devices'");
+	for (size_t i = 0; i < json_object_array_length(list); i++) {
+		int err = hello_take_text(json_object_array_get_idx(list, i), "devices", name,
+					  sizeof(name), why);
+
+		if (err)
+			return err;
+		if (devices_add(&hello->devices, name))
+			return why_set(why, EPROTO, "its greeting has too many devices");
+	}
 	return 0;
 }
 
@@ -212,6 +247,8 @@ int hello_parse(struct hello *hello, const void *text, size_t len, struct why *w
 	if (!err)
 		err = hello_get_u64(o, "timeout-ms", 600000, &hello->timeout_ms, why);
 	if (!err)
+		err = hello_parse_devices(hello, o, why);
+	if (!err)
 		err = hello_parse_blocks(hello, o, why);
 	if (err)
 		goto out;
@@ -229,6 +266,9 @@ out:
 
 int hello_match(struct hello *primary, const struct hello *standby, struct why *why)
 {
+	const char *device;
+	bool ours;
+
 	if (strcmp(primary->machine, standby->machine))
 		return why_set(why, EINVAL,
 			       "machine types differ: %s on the primary, %s on the standby; start the standby's QEMU with -machine %s",
@@ -237,6 +277,11 @@ int hello_match(struct hello *primary, const struct hello *standby, struct why *
 		return why_set(why, EINVAL,
 			       "the standby's QEMU %s is older than the primary's %s; install the same version or a newer one",
 			       standby->qemu, primary->qemu);
+	device = devices_differ(&primary->devices, &standby->devices, &ours);
+	if (device)
+		return why_set(why, EINVAL,
+			       "only the %s's QEMU has a device %s: start both with the same devices, or plug the same into both",
+			       ours ? "primary" : "standby", device);
 	if (primary->ram_bytes != standby->ram_bytes)
 		return why_set(why, EINVAL,
 			       "RAM sizes differ: %llu MiB on the primary, %llu MiB on the standby; start the standby's QEMU with the same -m",

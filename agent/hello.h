@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "devices.h"
 #include "qmp.h"
 #include "ramblock.h"
 #include "why.h"
@@ -21,6 +22,7 @@
  * @nr_vcpus:    vCPUs
  * @fence:       has a fence command
  * @timeout_ms:  silence that it takes for a loss
+ * @devices:     what its command line, or its operator since, has put in
  * @blocks:      RAM blocks in the order of their wire index
  */
 struct hello {
@@ -32,6 +34,7 @@ struct hello {
 	uint64_t nr_vcpus;
 	bool fence;
 	uint64_t timeout_ms;
+	struct devices devices;
 	struct ramblock_table blocks;
 };
 

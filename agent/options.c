@@ -30,6 +30,9 @@ const char options_usage[] =
 "                       cut of the link the primary wins (500)\n"
 "  --qmp PATH           QEMU's QMP socket (found from the pid)\n"
 "  --ring-slots N       pages in each of the module's rings (4096)\n"
+"  --worker-cpus LIST   the CPUs that the module copies on, as 2-3,8 (any)\n"
+"  --copy=HOW           'cow': the guest goes on while its pages are copied, each before\n"
+"                       it is written; or 'pause': it stands meanwhile (cow)\n"
 "  --same-pages HOW     pages that were written with what they held before: found by\n"
 "                       'hash', found 'exact'ly (takes as much memory as the guest\n"
 "                       has), or 'send' them (hash)\n"
@@ -50,6 +53,8 @@ enum {
 	OPT_FENCE_DELAY,
 	OPT_QMP,
 	OPT_RING_SLOTS,
+	OPT_WORKER_CPUS,
+	OPT_COPY,
 	OPT_SAME_PAGES,
 	OPT_MAX_EPOCH,
 	OPT_JSON,
@@ -69,6 +74,8 @@ static const struct option long_options[] = {
 	{ "fence-delay",	required_argument,	NULL, OPT_FENCE_DELAY },
 	{ "qmp",		required_argument,	NULL, OPT_QMP },
 	{ "ring-slots",		required_argument,	NULL, OPT_RING_SLOTS },
+	{ "worker-cpus",	required_argument,	NULL, OPT_WORKER_CPUS },
+	{ "copy",		required_argument,	NULL, OPT_COPY },
 	{ "same-pages",		required_argument,	NULL, OPT_SAME_PAGES },
 	{ "max-epoch-mib",	required_argument,	NULL, OPT_MAX_EPOCH },
 	{ "json",		required_argument,	NULL, OPT_JSON },
@@ -104,6 +111,17 @@ static int options_same(struct options *options, const char *text, struct why *w
 	return 0;
 }
 
+static int options_copy(struct options *options, const char *text, struct why *why)
+{
+	if (!strcmp(text, "cow"))
+		options->freeze_flags = VMREPL_FREEZE_COW;
+	else if (!strcmp(text, "pause"))
+		options->freeze_flags = 0;
+	else
+		return why_set(why, EINVAL, "--copy can be cow or pause, not '%s'", text);
+	return 0;
+}
+
 static int options_break(struct options *options, struct why *why)
 {
 	const char *text = getenv("VMREPL_DEBUG_BREAK");
@@ -133,7 +151,7 @@ static int options_check(const struct options *options, const char *to, const ch
 	switch (options->verb) {
 	case OPTIONS_PRIMARY:
 		allowed |= serving | 1u << OPT_TO | 1u << OPT_INTERVAL | 1u << OPT_RING_SLOTS |
-			   1u << OPT_SAME_PAGES;
+			   1u << OPT_WORKER_CPUS | 1u << OPT_COPY | 1u << OPT_SAME_PAGES;
 		break;
 	case OPTIONS_STANDBY:
 		allowed |= serving | 1u << OPT_STANDBY | 1u << OPT_LISTEN |
@@ -171,6 +189,7 @@ int options_parse(struct options *options, int argc, char **argv, struct why *wh
 		.ops = &link_tcp,
 		.interval_ns = 100 * NSEC_PER_MSEC,
 		.attach_flags = VMREPL_ATTACH_HASH,
+		.freeze_flags = VMREPL_FREEZE_COW,
 		.timeout_ns = 2000 * NSEC_PER_MSEC,
 		.fence_delay_ns = 500 * NSEC_PER_MSEC,
 	};
@@ -225,6 +244,15 @@ int options_parse(struct options *options, int argc, char **argv, struct why *wh
 				err = why_set(why, EINVAL, "--ring-slots wants a power of two, not %s",
 					      optarg);
 			options->ring_slots = (uint32_t)v;
+			break;
+		case OPT_WORKER_CPUS:
+			if (!cpulist_parse(&options->worker_cpus, optarg))
+				err = why_set(why, EINVAL,
+					      "--worker-cpus wants CPUs and ranges of them, as in 2-3,8, not '%s'",
+					      optarg);
+			break;
+		case OPT_COPY:
+			err = options_copy(options, optarg, why);
 			break;
 		case OPT_SAME_PAGES:
 			err = options_same(options, optarg, why);

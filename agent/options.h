@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "cpulist.h"
 #include "link.h"
 #include "why.h"
 
@@ -43,7 +44,9 @@ enum options_break {
  * @fence_delay_ns: standby: from the loss to the fence command
  * @qmp:           path of the QMP socket, or NULL: found by pid
  * @ring_slots:    for the module; 0: its default
+ * @worker_cpus:   for the module's workers; without @text: wherever they like
  * @attach_flags:  for the module, VMREPL_ATTACH_*
+ * @freeze_flags:  for its checkpoints, VMREPL_FREEZE_*
  * @max_epoch:     standby: largest epoch, bytes; 0: from the RAM size
  * @json:          file for events, or NULL
  * @yes:           promote without asking
@@ -60,7 +63,9 @@ struct options {
 	uint64_t fence_delay_ns;
 	const char *qmp;
 	uint32_t ring_slots;
+	struct cpulist worker_cpus;
 	uint32_t attach_flags;
+	uint32_t freeze_flags;
 	uint64_t max_epoch;
 	const char *json;
 	bool yes;

@@ -106,6 +106,32 @@ static int make_ifb(struct plug *p, struct why *why)
 	return ret;
 }
 
+/*
+ * Otherwise the kernel gives the ifb an IPv6 address of its own, and what it then
+ * sends for that (router solicitations, after 0, 4 and 8 seconds) goes into the plug.
+ */
+static int no_address(struct plug *p, struct why *why)
+{
+	struct netlink_msg m;
+	struct nlattr *all, *inet6;
+	int ret;
+
+	((struct ifinfomsg *)netlink_begin(&m, RTM_NEWLINK, 0, sizeof(struct ifinfomsg)))
+		->ifi_index = (int)p->ifb_index;
+	all = mnl_attr_nest_start(&m.head, IFLA_AF_SPEC);
+	inet6 = mnl_attr_nest_start(&m.head, AF_INET6);
+	mnl_attr_put_u8(&m.head, IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE);
+	mnl_attr_nest_end(&m.head, inet6);
+	mnl_attr_nest_end(&m.head, all);
+	ret = netlink_ask(&p->nl, &m, why);
+	/* This kernel has no IPv6. */
+	if (ret == -EAFNOSUPPORT)
+		return 0;
+	if (ret)
+		why_prefix(why, "cannot keep interface %s without an address: ", p->ifb);
+	return ret;
+}
+
 static int make_plug(struct plug *p, struct why *why)
 {
 	struct netlink_msg m;
@@ -189,6 +215,8 @@ struct plug *plug_open(const char *ifname, struct why *why)
 	p->own_ingress = !found.ingress;
 
 	ret = make_ifb(p, why);
+	if (!ret)
+		ret = no_address(p, why);
 	if (ret)
 		goto err_ifb;
 	action_msg(&p->buffer, p->ifb_index, 0, TCQ_PLUG_BUFFER, 0);

@@ -19,7 +19,7 @@
 
 #include "fence.h"
 #include "guard.h"
-#include "link.h"
+#include "peer.h"
 #include "primary.h"
 #include "protect.h"
 #include "report.h"
@@ -30,8 +30,6 @@
 #define PRIMARY_RECONNECT_NS	NSEC_PER_SEC
 /* Doubled after each connection that came to nothing, up to this. */
 #define PRIMARY_RECONNECT_MAX_NS (10 * NSEC_PER_SEC)
-/* The standby may be busy with its own set-up. */
-#define PRIMARY_PREPARE_NS	(60 * NSEC_PER_SEC)
 
 enum primary_state {
 	PRIMARY_CONNECTING,
@@ -62,10 +60,9 @@ struct primary {
 	struct fence fence;
 	struct guard guard;
 	struct protect protect;
-	struct link *link;
+	struct peer peer;
 	enum primary_state state;
 	bool was_attached;	/* the first connection did its part */
-	bool accepted;		/* by the standby of this connection */
 
 	struct loop_timer again;	/* connection */
 	uint64_t again_ns;		/* from the end of one to the next */
@@ -79,7 +76,6 @@ struct primary {
 
 static void primary_settle(struct primary *p);
 static void primary_still_unprotected(struct primary *p, const char *why);
-static void primary_lost(struct primary *p, const char *why);
 static void primary_leave(struct primary *p, enum frame_bye_reason reason, const char *text,
 			  bool ending, int code);
 
@@ -144,7 +140,7 @@ static void primary_phased(void *arg)
 		primary_set_state(p, PRIMARY_PROTECTED);
 		p->again_ns = PRIMARY_RECONNECT_NS;
 		report_phase("protected: checkpoint %" PRIu64 " is complete on %s",
-			     p->protect.shown.number, link_peer(p->link));
+			     p->protect.shown.number, peer_name(&p->peer));
 		report_event("protected", "epoch:u", p->protect.shown.number);
 		break;
 	}
@@ -159,114 +155,12 @@ static void primary_gone(void *arg, const char *why)
 
 /* ---- connection ---- */
 
-static void primary_hello(struct primary *p)
-{
-	char *text = hello_write(&p->vmm.hello);
-
-	if (!text) {
-		link_close(p->link);
-		primary_lost(p, "out of memory");
-		return;
-	}
-	link_watch(p->link, p->options->timeout_ns / 8, PRIMARY_PREPARE_NS);
-	link_send_copy(p->link, FRAME_HELLO, 0, text, strlen(text));
-	free(text);
-}
-
 /* What failed on this connection would fail at once on the next, too. */
 static void primary_back_off(struct primary *p)
 {
 	p->again_ns *= 2;
 	if (p->again_ns > PRIMARY_RECONNECT_MAX_NS)
 		p->again_ns = PRIMARY_RECONNECT_MAX_NS;
-}
-
-/* The standby agrees: now the VM is touched. */
-static void primary_accepted(struct primary *p, const struct frame *frame)
-{
-	struct hello theirs;
-	struct why why;
-	uint64_t beat, quarter;
-	int err;
-
-	err = hello_parse(&theirs, frame->payload, frame->length, &why);
-	hello_free(&theirs);
-	if (err) {
-		link_close(p->link);
-		primary_lost(p, why.text);
-		return;
-	}
-	p->accepted = true;
-	report_phase("standby %s agrees: QEMU %s", link_peer(p->link), theirs.qemu);
-	beat = theirs.timeout_ms * NSEC_PER_MSEC;
-	if (p->options->timeout_ns < beat)
-		beat = p->options->timeout_ns;
-	beat /= 8;
-	if (guard_attach(&p->guard, &why)) {
-		if (p->was_attached)
-			report_warn("%s; trying again", why.text);
-		else
-			report_error("%s", why.text);
-		primary_back_off(p);
-		primary_leave(p, FRAME_BYE_ERROR, why.text, !p->was_attached, 1);
-		return;
-	}
-	/* A QEMU that does not answer must not make us look lost. */
-	quarter = beat * 2 / NSEC_PER_MSEC;
-	qmp_set_timeout(p->vmm.qmp, quarter < QMP_TIMEOUT_MS ? (unsigned int)quarter :
-			QMP_TIMEOUT_MS);
-	if (p->was_attached)
-		report_phase("attached again: syncing everything to %s", link_peer(p->link));
-	p->was_attached = true;
-	p->last_why[0] = '\0';
-	/* The standby judges our silence from the first epoch on; we its. */
-	link_watch(p->link, beat, p->options->timeout_ns);
-	protect_start(&p->protect, p->link);
-}
-
-static bool primary_frame(void *arg, const struct frame *frame)
-{
-	struct primary *p = arg;
-	char text[FRAME_TEXT_MAX + 1];
-
-	switch (frame->type) {
-	case FRAME_ACCEPT:
-		if (p->accepted || p->state == PRIMARY_LEAVING)
-			break;
-		primary_accepted(p, frame);
-		return true;
-	case FRAME_REFUSE:
-		frame_get_text(frame, text, sizeof(text));
-		link_close(p->link);
-		primary_lost(p, text);
-		return true;
-	case FRAME_ACK:
-		if (!protect_acked(&p->protect, frame->epoch))
-			break;
-		return true;
-	case FRAME_BYE:
-		frame_get_text(frame, text, sizeof(text));
-		/* It will not take over: no fence, whatever comes. */
-		p->protect.can_promote = false;
-		if (frame_get_bye(frame).reason == FRAME_BYE_ERROR)
-			primary_back_off(p);
-		link_send_copy(p->link, FRAME_BYE_ACK, 0, NULL, 0);
-		link_close_soon(p->link);
-		primary_lost(p, text);
-		return true;
-	case FRAME_BYE_ACK:
-		if (p->state != PRIMARY_LEAVING)
-			break;
-		primary_let_go(p);
-		link_close(p->link);
-		return true;
-	default:
-		break;
-	}
-	snprintf(text, sizeof(text), "it sent %s when it should not", frame_name(frame->type));
-	link_close(p->link);
-	primary_lost(p, text);
-	return true;
 }
 
 /*
@@ -281,12 +175,12 @@ static bool primary_look_again(struct primary *p)
 	qmp_set_timeout(p->vmm.qmp, QMP_TIMEOUT_MS);
 	err = protect_disarm(&p->protect, &why);
 	if (!err)
-		err = vmm_look_again(&p->vmm, p->options, &why);
+		err = vmm_look_again(&p->vmm, p->options, REFUSE_PRIMARY, &why);
 	if (!err)
 		return true;
 	if (err == -EOPNOTSUPP) {
 		primary_back_off(p);
-		link_close(p->link);
+		peer_close(&p->peer);
 		primary_still_unprotected(p, why.text);
 	} else {
 		report_error("%s", why.text);
@@ -295,47 +189,76 @@ static bool primary_look_again(struct primary *p)
 	return false;
 }
 
-static void primary_up(void *arg)
+static bool primary_up(void *arg)
 {
 	struct primary *p = arg;
 
-	if (!p->was_attached || primary_look_again(p))
-		primary_hello(p);
+	return !p->was_attached || primary_look_again(p);
 }
 
-static void primary_down(void *arg, const char *why)
+/* The standby agrees: now the VM is touched. */
+static bool primary_accepted(void *arg, uint64_t beat_ns)
 {
-	primary_lost(arg, why);
+	struct primary *p = arg;
+	struct why why;
+	uint64_t quarter;
+
+	if (guard_attach(&p->guard, &why)) {
+		if (p->was_attached)
+			report_warn("%s; trying again", why.text);
+		else
+			report_error("%s", why.text);
+		primary_back_off(p);
+		primary_leave(p, FRAME_BYE_ERROR, why.text, !p->was_attached, 1);
+		return false;
+	}
+	/* A QEMU that does not answer must not make us look lost. */
+	quarter = beat_ns * 2 / NSEC_PER_MSEC;
+	qmp_set_timeout(p->vmm.qmp, quarter < QMP_TIMEOUT_MS ? (unsigned int)quarter :
+			QMP_TIMEOUT_MS);
+	if (p->was_attached)
+		report_phase("attached again: syncing everything to %s", peer_name(&p->peer));
+	p->was_attached = true;
+	p->last_why[0] = '\0';
+	protect_start(&p->protect, p->peer.link);
+	return true;
+}
+
+static bool primary_acked(void *arg, uint64_t epoch)
+{
+	struct primary *p = arg;
+
+	return protect_acked(&p->protect, epoch);
+}
+
+static void primary_left(void *arg, enum frame_bye_reason reason)
+{
+	struct primary *p = arg;
+
+	/* It will not take over: no fence, whatever comes. */
+	p->protect.can_promote = false;
+	if (reason == FRAME_BYE_ERROR)
+		primary_back_off(p);
+}
+
+static void primary_freed(void *arg)
+{
+	primary_let_go(arg);
 }
 
 static void primary_closed(void *arg)
 {
-	struct primary *p = arg;
-
-	p->link = NULL;
-	p->accepted = false;
-	primary_settle(p);
+	primary_settle(arg);
 }
-
-static const struct link_handlers primary_handlers = {
-	.up	= primary_up,
-	.frame	= primary_frame,
-	.down	= primary_down,
-	.closed	= primary_closed,
-};
 
 static void primary_connect(void *arg)
 {
 	struct primary *p = arg;
-	struct why why;
 
 	/* Where letting it go has failed. */
 	if (p->guard.holding && !p->protect.can_promote)
 		primary_let_go(p);
-	p->link = link_connect(p->loop, p->options->ops, &p->options->addr, &primary_handlers, p,
-			       &why);
-	if (!p->link)
-		primary_lost(p, why.text);
+	peer_connect(&p->peer, p->loop);
 }
 
 /* ---- the end of a connection ---- */
@@ -367,10 +290,11 @@ static void primary_still_unprotected(struct primary *p, const char *why)
  * The connection has ended, with or without a goodbye. Output goes on only if
  * the standby cannot take over; what remains to be done is primary_settle()'s.
  */
-static void primary_lost(struct primary *p, const char *why)
+static void primary_lost(void *arg, const char *why)
 {
+	struct primary *p = arg;
 	bool leaving = p->state == PRIMARY_LEAVING;
-	uint64_t silence = p->link ? loop_now() - link_last_rx(p->link) : 0;
+	uint64_t silence = peer_silence(&p->peer);
 
 	if (!p->was_attached && !leaving) {
 		report_error("standby %s: %s", p->options->addr.text, why);
@@ -385,7 +309,7 @@ static void primary_lost(struct primary *p, const char *why)
 		struct why text;
 
 		/* It may come up at any moment. */
-		if (!p->accepted)
+		if (!p->peer.agreed)
 			p->again_ns = PRIMARY_RECONNECT_NS;
 		why_set(&text, 0, "standby %s: %s", p->options->addr.text, why);
 		primary_still_unprotected(p, text.text);
@@ -426,22 +350,18 @@ static void primary_leave(struct primary *p, enum frame_bye_reason reason, const
 		return;
 	}
 	protect_halt(&p->protect);
-	if (!p->link || !p->accepted) {
-		if (p->link)
-			link_close(p->link);
+	if (!peer_leave(&p->peer, reason, text)) {
 		primary_set_state(p, PRIMARY_LEAVING);
 		primary_settle(p);
 		return;
 	}
 	primary_set_state(p, PRIMARY_LEAVING);
-	link_watch(p->link, p->options->timeout_ns / 8, p->options->timeout_ns);
-	link_send_bye(p->link, reason, text);
 }
 
 /* Goes on when nothing is under way any more: the guest runs, no frame is out. */
 static void primary_settle(struct primary *p)
 {
-	if (p->link || protect_busy(&p->protect))
+	if (p->peer.link || protect_busy(&p->protect))
 		return;
 	guard_detach(&p->guard);
 	/* A VM that has ended here may go on there: no reason to wait. */
@@ -525,9 +445,11 @@ static struct json_object *primary_status(struct primary *p)
 	json_object_object_add(o, "vm", json_object_new_int(p->vmm.proc.pid));
 	json_object_object_add(o, "state", json_object_new_string(primary_states[p->state]));
 	json_object_object_add(o, "peer", json_object_new_string(p->options->addr.text));
-	json_object_object_add(o, "connected", json_object_new_boolean(p->link && p->accepted));
+	json_object_object_add(o, "connected", json_object_new_boolean(p->peer.link && p->peer.agreed));
 	json_object_object_add(o, "protected",
 			       json_object_new_boolean(p->state == PRIMARY_PROTECTED));
+	if (p->state == PRIMARY_UNPROTECTED && p->last_why[0])
+		json_object_object_add(o, "why", json_object_new_string(p->last_why));
 	protect_status(&p->protect, o);
 	guard_status(&p->guard, o);
 	fence_status(&p->fence, o);
@@ -560,8 +482,10 @@ static int primary_open(struct primary *p, struct why *why)
 	p->guard.vm = &p->vmm.proc;
 	p->guard.qmp = p->vmm.qmp;
 	p->guard.blocks = &p->vmm.hello.blocks;
+	p->guard.devices = &p->vmm.hello.devices;
 	p->guard.ring_slots = p->options->ring_slots;
 	p->guard.attach_flags = p->options->attach_flags;
+	p->guard.worker_cpus = &p->options->worker_cpus;
 	session_init(&p->guard.session);
 	p->protect.phased = primary_phased;
 	p->protect.again = primary_again;
@@ -572,6 +496,16 @@ static int primary_open(struct primary *p, struct why *why)
 	err = protect_open(&p->protect, p->options, p->loop, p->vmm.qmp, &p->guard, why);
 	if (err)
 		return err;
+	p->peer.up = primary_up;
+	p->peer.accepted = primary_accepted;
+	p->peer.acked = primary_acked;
+	p->peer.left = primary_left;
+	p->peer.freed = primary_freed;
+	p->peer.lost = primary_lost;
+	p->peer.closed = primary_closed;
+	p->peer.arg = p;
+	p->peer.hello = &p->vmm.hello;
+	p->peer.options = p->options;
 	p->fence.command = p->options->fence_command;
 	p->fence.role = "primary";
 	snprintf(p->fence.peer, sizeof(p->fence.peer), "%s", p->options->addr.text);
@@ -600,10 +534,9 @@ static void primary_close(struct primary *p)
 	struct why why;
 
 	fence_close(&p->fence);
-	if (p->link)
-		link_close(p->link);
+	peer_close(&p->peer);
 	/* What is under way on the connection ends within a moment. */
-	while (p->link)
+	while (p->peer.link)
 		loop_turn(p->loop, NSEC_PER_SEC);
 	if (p->leave_plugs && p->guard.holding) {
 		guard_detach(&p->guard);

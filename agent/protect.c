@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "devstate.h"
 #include "protect.h"
 #include "ramhash.h"
 #include "report.h"
@@ -17,6 +18,7 @@
 #define PROTECT_ROUNDS		10u
 
 static void protect_checkpoint(struct protect *p);
+static void protect_send_end(struct protect *p);
 
 static void protect_set_phase(struct protect *p, enum protect_phase phase)
 {
@@ -57,7 +59,7 @@ static void protect_live_collected(void *arg, int err)
 	struct protect *p = arg;
 
 	if (!err)
-		err = stream_end(p->stream, NULL, 0);
+		err = stream_end(p->stream, NULL, 0, 0);
 	if (err) {
 		protect_module_error(p, err);
 		return;
@@ -69,8 +71,10 @@ static void protect_live_collected(void *arg, int err)
 static void protect_begin(struct protect *p, bool live)
 {
 	uint64_t number = p->epoch.number + 1;
+	uint64_t held_since = p->epoch.held_since;
 
 	memset(&p->epoch, 0, sizeof(p->epoch));
+	p->epoch.held_since = held_since;
 	p->epoch.number = number;
 	p->epoch.live = live;
 	p->epoch.started = loop_now();
@@ -86,11 +90,12 @@ static void protect_stream_round(struct protect *p)
 static void protect_round(struct protect *p)
 {
 	struct why why;
+	uint32_t flags = VMREPL_FREEZE_LIVE;
 	int err;
 
 	protect_begin(p, true);
 	p->round++;
-	err = session_freeze(&p->guard->session, p->epoch.number, true, &p->epoch.pages,
+	err = session_freeze(&p->guard->session, p->epoch.number, &flags, &p->epoch.pages,
 			     &p->epoch.freeze_ns);
 	if (err == -ESTALE) {
 		err = guard_layout(p->guard, &why);
@@ -98,7 +103,7 @@ static void protect_round(struct protect *p)
 			p->again(p->arg, why.text);
 			return;
 		}
-		err = session_freeze(&p->guard->session, p->epoch.number, true,
+		err = session_freeze(&p->guard->session, p->epoch.number, &flags,
 				     &p->epoch.pages, &p->epoch.freeze_ns);
 	}
 	if (err) {
@@ -158,13 +163,37 @@ static void protect_collected(void *arg, int err)
 	p->epoch.collected = loop_now();
 	if (err)
 		protect_module_error(p, err);
-	checkpoint_resume(&p->cp);
+	if (!p->epoch.cow) {
+		p->epoch.let_go = loop_now();
+		checkpoint_resume(&p->cp);
+	} else if (!err && p->epoch.resumed) {
+		protect_send_end(p);
+	}
+}
+
+/*
+ * An epoch that was torn has closed a segment already, and the plug knows only one
+ * that is closed: it goes with this one, and what came since with the next.
+ */
+static int protect_hold(struct protect *p, struct why *why)
+{
+	int err;
+
+	if (p->held)
+		return 0;
+	/* Output of this epoch began where the one before was closed. */
+	p->epoch.held_since = p->last_hold ? p->last_hold : loop_now();
+	p->last_hold = loop_now();
+	err = guard_hold(p->guard, why);
+	p->held = !err;
+	return err;
 }
 
 /* The guest stands. */
 static void protect_stopped(void *arg)
 {
 	struct protect *p = arg;
+	uint32_t flags;
 	struct why why;
 	int err;
 
@@ -173,7 +202,9 @@ static void protect_stopped(void *arg)
 		return;
 	}
 	p->epoch.stopped = loop_now();
-	err = session_freeze(&p->guard->session, p->epoch.number, p->epoch.live,
+	/* What is taken again is taken in the way in which it cannot be torn. */
+	flags = p->epoch.live ? VMREPL_FREEZE_LIVE : p->retake ? 0 : p->options->freeze_flags;
+	err = session_freeze(&p->guard->session, p->epoch.number, &flags,
 			     &p->epoch.pages, &p->epoch.freeze_ns);
 	if (err) {
 		/*
@@ -190,11 +221,8 @@ static void protect_stopped(void *arg)
 		checkpoint_resume(&p->cp);
 		return;
 	}
-	/* Output of this epoch began where the one before was closed. */
-	p->epoch.held_since = p->last_hold ? p->last_hold : loop_now();
-	p->last_hold = loop_now();
-	err = guard_hold(p->guard, &why);
-	if (err) {
+	p->epoch.cow = flags & VMREPL_FREEZE_COW;
+	if (protect_hold(p, &why)) {
 		p->again(p->arg, why.text);
 		checkpoint_resume(&p->cp);
 		return;
@@ -204,7 +232,43 @@ static void protect_stopped(void *arg)
 	ramhash_report(p->guard->vm->pid, p->guard->blocks, p->epoch.number);
 	stream_begin(p->stream, p->link, &p->guard->session, p->guard->blocks,
 		     p->epoch.number, false, false);
-	stream_collect(p->stream, protect_collected, p);
+	if (p->epoch.cow) {
+		p->epoch.let_go = loop_now();
+		checkpoint_resume(&p->cp);
+	}
+	/* What went wrong while the guest was let go has ended the epoch. */
+	if (p->phase != PROTECT_OFF)
+		stream_collect(p->stream, protect_collected, p);
+}
+
+/*
+ * Without the same devices the standby could not load this. Which ones there are
+ * is asked only when the device state has other parts than the one before.
+ */
+static int protect_devices(struct protect *p, struct why *why)
+{
+	uint64_t sections = devstate_sections(p->cp.state, p->cp.len);
+	int err;
+
+	if (sections && sections == p->sections)
+		return 0;
+	err = guard_same_devices(p->guard, why);
+	if (!err)
+		p->sections = sections;
+	return err;
+}
+
+/* QEMU has been told to stop by somebody else, or to go on. */
+static void protect_set_stands(struct protect *p, bool stands)
+{
+	if (stands == p->stands)
+		return;
+	p->stands = stands;
+	report_event("guest", "epoch:u stands:b", p->epoch.number, stands);
+	if (stands)
+		report_warn("the guest was stopped, not by us: it stays protected, and would stand on the standby, too, until somebody lets it run (`cont` in QEMU's monitor)");
+	else
+		report_phase("the guest was let run again");
 }
 
 /* The guest runs again. */
@@ -225,6 +289,8 @@ static void protect_resumed(void *arg, int err, const struct why *cause)
 	if (p->relayout) {
 		p->relayout = false;
 		report_event("layout", "epoch:u", p->epoch.number);
+		/* Memory that is plugged in is a device, too, without a state. */
+		p->sections = 0;
 		if (guard_layout(p->guard, &why))
 			p->again(p->arg, why.text);
 		else if (p->epoch.live)
@@ -237,7 +303,32 @@ static void protect_resumed(void *arg, int err, const struct why *cause)
 		protect_stream_round(p);
 		return;
 	}
-	if (stream_end(p->stream, p->cp.state, p->cp.len)) {
+	p->epoch.resumed = loop_now();
+	if (protect_devices(p, &why)) {
+		p->again(p->arg, why.text);
+		return;
+	}
+	protect_set_stands(p, p->cp.stands);
+	if (checkpoint_arm(&p->cp, &why))
+		p->failed(p->arg, why.text);
+	else if (p->epoch.collected)
+		protect_send_end(p);
+}
+
+/* All of its pages have been sent, and its state is here. */
+static void protect_send_end(struct protect *p)
+{
+	if (stream_torn(p->stream)) {
+		p->shown.torn++;
+		report_event("torn", "epoch:u pages:u", p->epoch.number, p->epoch.pages);
+		stream_end(p->stream, NULL, 0, FRAME_END_TORN);
+		p->retake = true;
+		p->epoch.waiting = true;
+		return;
+	}
+	p->retake = false;
+	if (stream_end(p->stream, p->cp.state, p->cp.len,
+		       p->cp.stands ? FRAME_END_STANDS : 0)) {
 		p->again(p->arg, "out of memory");
 		return;
 	}
@@ -245,8 +336,6 @@ static void protect_resumed(void *arg, int err, const struct why *cause)
 	p->can_promote = true;
 	p->epoch.sent = loop_now();
 	p->epoch.waiting = true;
-	if (checkpoint_arm(&p->cp, &why))
-		p->failed(p->arg, why.text);
 }
 
 static void protect_checkpoint(struct protect *p)
@@ -254,6 +343,8 @@ static void protect_checkpoint(struct protect *p)
 	struct why why;
 
 	protect_begin(p, false);
+	if (p->options->freeze_flags & VMREPL_FREEZE_COW && !p->retake)
+		session_prepare(&p->guard->session);
 	if (checkpoint_arm(&p->cp, &why) || checkpoint_fire(&p->cp, &why))
 		p->failed(p->arg, why.text);
 }
@@ -276,21 +367,23 @@ static void protect_show(struct protect *p)
 	p->shown.same_pages = totals->pages < p->epoch.pages ?
 			      p->epoch.pages - totals->pages : 0;
 	p->shown.bytes = totals->bytes;
+	p->shown.cow = p->epoch.cow;
 	p->shown.held_ns = now - p->epoch.held_since;
 	report_event("epoch",
-		     "epoch:u pause_us:u pages:u same_pages:u zero_pages:u bytes:u state_bytes:u stop_us:u freeze_us:u copy_us:u resume_us:u ack_us:u held_us:u",
+		     "epoch:u pause_us:u pages:u same_pages:u zero_pages:u bytes:u state_bytes:u stop_us:u freeze_us:u copy_us:u resume_us:u ack_us:u held_us:u cow:b",
 		     p->epoch.number, p->shown.pause_ns / NSEC_PER_USEC, p->shown.pages,
 		     p->shown.same_pages, totals->zero_pages, totals->bytes, totals->state_bytes,
 		     (p->epoch.stopped - p->epoch.started) / NSEC_PER_USEC,
 		     p->epoch.freeze_ns / NSEC_PER_USEC,
 		     (p->epoch.collected - p->epoch.stopped) / NSEC_PER_USEC,
-		     (p->epoch.sent - p->epoch.collected) / NSEC_PER_USEC,
-		     (now - p->epoch.sent) / NSEC_PER_USEC, p->shown.held_ns / NSEC_PER_USEC);
+		     (p->epoch.resumed - p->epoch.let_go) / NSEC_PER_USEC,
+		     (now - p->epoch.sent) / NSEC_PER_USEC, p->shown.held_ns / NSEC_PER_USEC,
+		     p->epoch.cow);
 }
 
 bool protect_acked(struct protect *p, uint64_t epoch)
 {
-	uint64_t due, run, now;
+	uint64_t due, now;
 	struct why why;
 
 	/* An answer to what was given up meanwhile is in order, and void. */
@@ -303,21 +396,24 @@ bool protect_acked(struct protect *p, uint64_t epoch)
 		protect_round_acked(p);
 		return true;
 	}
+	/* The standby has dropped it; what was in it is in the next one again. */
+	if (p->retake) {
+		protect_checkpoint(p);
+		return true;
+	}
 	if (guard_commit(p->guard, &why)) {
 		p->again(p->arg, why.text);
 		return true;
 	}
+	p->held = false;
 	protect_show(p);
 	if (p->phase == PROTECT_SECURING) {
 		protect_set_phase(p, PROTECT_ON);
 		loop_timer_set(p->loop, &p->line, NSEC_PER_SEC);
 	}
 	now = loop_now();
-	due = p->epoch.started + p->options->interval_ns;
-	/* Long pauses one after the other would leave the guest no time of its own. */
-	run = p->epoch.sent + p->cp.pause_ns;
-	if (due < run)
-		due = run;
+	due = protect_due(p->epoch.started, p->epoch.resumed, p->options->interval_ns,
+			  p->cp.pause_ns);
 	loop_timer_set(p->loop, &p->next, due > now ? due - now : 0);
 	return true;
 }
@@ -346,8 +442,11 @@ void protect_status(const struct protect *p, struct json_object *o)
 	json_object_object_add(o, "epochs", json_object_new_uint64(p->shown.count));
 	json_object_object_add(o, "pause-us",
 			       json_object_new_uint64(p->shown.pause_ns / NSEC_PER_USEC));
+	json_object_object_add(o, "guest", json_object_new_string(p->stands ? "stands" : "runs"));
 	json_object_object_add(o, "dirty-pages", json_object_new_uint64(p->shown.pages));
 	json_object_object_add(o, "same-pages", json_object_new_uint64(p->shown.same_pages));
+	json_object_object_add(o, "torn-epochs", json_object_new_uint64(p->shown.torn));
+	json_object_object_add(o, "copy", json_object_new_string(p->shown.cow ? "cow" : "pause"));
 }
 
 /* ---- beginning and end ---- */
@@ -357,6 +456,10 @@ void protect_start(struct protect *p, struct link *link)
 	p->link = link;
 	p->round = 0;
 	p->relayout = false;
+	p->held = false;
+	p->retake = false;
+	p->sections = 0;
+	p->stands = false;
 	protect_set_phase(p, PROTECT_SYNCING);
 	loop_timer_set(p->loop, &p->line, NSEC_PER_SEC / 10);
 	protect_first_round(p);

@@ -56,6 +56,8 @@ struct protect {
 		uint64_t same_pages;
 		uint64_t bytes;
 		uint64_t held_ns;
+		uint64_t torn;
+		bool cow;
 	} shown;
 
 	const struct options *options;
@@ -68,11 +70,14 @@ struct protect {
 	struct {
 		uint64_t number;
 		bool live;
+		bool cow;		/* the guest goes on before it is copied */
 		bool waiting;		/* its END is sent, its ACK is not here */
 		uint64_t pages;
 		uint64_t started;
 		uint64_t stopped;
 		uint64_t collected;
+		uint64_t let_go;
+		uint64_t resumed;
 		uint64_t sent;
 		uint64_t held_since;
 		uint64_t freeze_ns;
@@ -81,6 +86,10 @@ struct protect {
 	uint64_t round_pages;
 	uint64_t last_hold;
 	bool relayout;
+	bool held;			/* a segment of output is closed and waits */
+	bool retake;			/* the epoch before was torn */
+	bool stands;			/* somebody else stopped the guest */
+	uint64_t sections;		/* devstate_sections() of devices that are known */
 	struct loop_timer next;
 	struct loop_timer line;
 };
@@ -90,6 +99,22 @@ int protect_open(struct protect *protect, const struct options *options, struct 
 		 struct qmp *qmp, struct guard *guard, struct why *why);
 /* Halted before; the QMP connection is closed. */
 void protect_close(struct protect *protect);
+
+/**
+ * protect_due() - when the next checkpoint may be taken
+ * @started:  when the last one was; loop_now() times
+ * @sent:     when the guest ran again and its state had been sent
+ * @interval: from one to the next, nanoseconds
+ * @pause:    how long the guest stood for the last one
+ *
+ * Not before the guest has run for as long as it stood: long pauses one after the
+ * other would leave it no time of its own.
+ */
+static inline uint64_t protect_due(uint64_t started, uint64_t sent, uint64_t interval,
+				   uint64_t pause)
+{
+	return started + interval > sent + pause ? started + interval : sent + pause;
+}
 
 /* Begins with a full sync. The guard is attached, the standby has agreed. */
 void protect_start(struct protect *protect, struct link *link);
@@ -109,7 +134,7 @@ bool protect_busy(const struct protect *protect);
 void protect_forget(struct protect *protect);
 /* Frees the QMP connection for other commands. Errors: with a sentence. */
 int protect_disarm(struct protect *protect, struct why *why);
-/* Adds checkpoint, epochs, pause-us, dirty-pages and same-pages of the last epoch to @o. */
+/* Adds checkpoint, epochs, pause-us, guest, dirty-pages and same-pages of the last epoch to @o. */
 void protect_status(const struct protect *protect, struct json_object *o);
 /* What QEMU said. */
 void protect_message(struct protect *protect, const struct qmp_msg *msg);

@@ -213,6 +213,33 @@ int ramblock_parse_blocks(struct ramblock_table *t, const char *text, struct why
 	return 0;
 }
 
+/* Is region the last part of the block's name? */
+static bool named(const struct ramblock *b, const char *region)
+{
+	size_t n = strlen(b->name), m = strlen(region);
+
+	if (m > n || strcmp(b->name + n - m, region))
+		return false;
+	return m == n || b->name[n - m - 1] == '/';
+}
+
+/* The one block that a region may be: index, -ENOENT, or -ENOTUNIQ. */
+static int block_of(const struct ramblock_table *t, const char *region)
+{
+	int found = ramblock_index(t, region);
+
+	if (found >= 0)
+		return found;
+	for (unsigned int i = 0; i < t->nr; i++) {
+		if (!named(&t->blocks[i], region))
+			continue;
+		if (found >= 0)
+			return -ENOTUNIQ;
+		found = (int)i;
+	}
+	return found < 0 ? -ENOENT : found;
+}
+
 /* Which blocks does QEMU back guest RAM with? */
 static int read_memdevs(struct ramblock_table *t, struct qmp *q, struct why *why)
 {
@@ -236,9 +263,14 @@ static int read_memdevs(struct ramblock_table *t, struct qmp *q, struct why *why
 			snprintf(path, sizeof(path), "/objects/%s", id);
 			i = ramblock_index(t, path);
 		}
+		/* That of virtio-mem begins with the device's address. */
+		if (i < 0)
+			i = block_of(t, id);
 		if (i < 0)
 			continue;
 		t->blocks[i].big = true;
+		t->blocks[i].prealloc = json_object_object_get_ex(dev, "prealloc", &o) &&
+					json_object_get_boolean(o);
 		some = true;
 	}
 	json_object_put(list);
@@ -263,16 +295,6 @@ static int gpa_to_hva(struct qmp *q, uint64_t gpa, uint64_t *hva, struct why *wh
 			      gpa, text);
 	free(text);
 	return ret;
-}
-
-/* Is region the last part of the block's name? */
-static bool named(const struct ramblock *b, const char *region)
-{
-	size_t n = strlen(b->name), m = strlen(region);
-
-	if (m > n || strcmp(b->name + n - m, region))
-		return false;
-	return m == n || b->name[n - m - 1] == '/';
 }
 
 static int place_big(struct ramblock_table *t, struct qmp *q, struct why *why)
@@ -338,23 +360,6 @@ int ramblock_read(struct ramblock_table *t, struct qmp *q, struct why *why)
 err:
 	ramblock_free(t);
 	return ret;
-}
-
-/* The one block that a region may be: index, -ENOENT, or -ENOTUNIQ. */
-static int block_of(const struct ramblock_table *t, const char *region)
-{
-	int found = ramblock_index(t, region);
-
-	if (found >= 0)
-		return found;
-	for (unsigned int i = 0; i < t->nr; i++) {
-		if (!named(&t->blocks[i], region))
-			continue;
-		if (found >= 0)
-			return -ENOTUNIQ;
-		found = (int)i;
-	}
-	return found < 0 ? -ENOENT : found;
 }
 
 /*
@@ -432,7 +437,7 @@ static int place_slot(struct ramblock_table *t, const struct mtree *tree,
 		return why_set(why, ENOENT, "several of QEMU's RAM blocks may be region %s at guest address 0x%llx",
 			       map->name, (unsigned long long)slot->gpa);
 	if (i < 0)
-		return why_set(why, ENOENT, "memory region %s at guest address 0x%llx is none of QEMU's RAM blocks",
+		return why_set(why, ENOENT, "memory region %s at guest address 0x%llx is none of QEMU's RAM blocks (plugged in since?)",
 			       map->name, (unsigned long long)slot->gpa);
 	offset = map->offset + (slot->gpa - map->start);
 	if (offset >= t->blocks[i].size || slot->bytes > t->blocks[i].size - offset ||
@@ -524,6 +529,7 @@ int ramblock_match(struct ramblock_table *theirs, const struct ramblock_table *o
 		b = &theirs->blocks[i];
 		o = &ours->blocks[ramblock_index(ours, b->name)];
 		b->hva = b->big ? o->hva : 0;
+		b->prealloc = o->prealloc;
 	}
 	sort_placed(theirs);
 	return 0;

@@ -36,6 +36,7 @@ struct vmrepl_slot;
  * @hva:	address of its first byte in that QEMU; 0 where it is not known,
  *		which is so for small blocks that the guest does not see now
  * @big:	backs guest RAM
+ * @prealloc:	(big) its owner wants all of it in memory, touched or not
  * @copy:	(small) its content, @size bytes, page aligned; or NULL
  */
 struct ramblock {
@@ -44,6 +45,7 @@ struct ramblock {
 	uint64_t max;
 	uint64_t hva;
 	bool big;
+	bool prealloc;
 	uint8_t *copy;
 };
 

@@ -100,6 +100,7 @@ int session_attach(struct session *session, pid_t pid, uint32_t ring_slots, uint
 	}
 	session->nr_vcpus = attach.nr_vcpus;
 	session->ram_bytes = attach.ram_bytes;
+	memcpy(session->tracking, attach.why, sizeof(session->tracking));
 	session->rings = calloc(attach.nr_rings, sizeof(*session->rings));
 	session->slots = calloc(SESSION_SLOTS, sizeof(*session->slots));
 	session->slots_room = SESSION_SLOTS;
@@ -117,6 +118,23 @@ int session_attach(struct session *session, pid_t pid, uint32_t ring_slots, uint
 fail:
 	session_detach(session);
 	return err;
+}
+
+int session_place(struct session *session, const struct cpulist *cpus, struct why *why)
+{
+	struct vmrepl_cpus arg = {
+		.mask = (uintptr_t)cpus->mask,
+		.bytes = sizeof(cpus->mask),
+	};
+
+	if (!ioctl(session->fd, VMREPL_CPUS, &arg))
+		return 0;
+	if (errno == EINVAL)
+		return why_set(why, EINVAL,
+			       "--worker-cpus %s names a CPU that is not online here; /sys/devices/system/cpu/online lists them",
+			       cpus->text);
+	return why_set(why, errno, "cannot place the module's workers on CPUs %s: %s", cpus->text,
+		       strerror(errno));
 }
 
 int session_layout(struct session *session, struct why *why)
@@ -145,16 +163,24 @@ int session_layout(struct session *session, struct why *why)
 	}
 }
 
-int session_freeze(struct session *session, uint64_t epoch, bool live,
+void session_prepare(struct session *session)
+{
+	struct vmrepl_prepare prepare;
+
+	ioctl(session->fd, VMREPL_PREPARE, &prepare);
+}
+
+int session_freeze(struct session *session, uint64_t epoch, uint32_t *flags,
 		   uint64_t *pages, uint64_t *ns)
 {
 	struct vmrepl_freeze freeze = {
 		.epoch = epoch,
-		.flags = live ? VMREPL_FREEZE_LIVE : 0,
+		.flags = *flags,
 	};
 
 	if (ioctl(session->fd, VMREPL_FREEZE, &freeze))
 		return -errno;
+	*flags = freeze.flags;
 	*pages = freeze.pages;
 	*ns = freeze.ns;
 	return 0;

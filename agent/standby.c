@@ -169,6 +169,7 @@ static bool standby_epoch_frame(struct standby *s, const struct frame *frame)
 		report_phase("first sync from %s", s->peer);
 		return true;
 	case STORE_SYNCED:
+	case STORE_DROPPED:
 		link_send_copy(link, FRAME_ACK, frame->epoch, NULL, 0);
 		return true;
 	case STORE_COMMITTED:
@@ -214,7 +215,9 @@ static void standby_greet(struct standby_visitor *v, const struct frame *frame)
 		standby_refuse(v, "this standby has lost its primary and is fencing it");
 		return;
 	}
+	/* What was plugged into the primary since may have been plugged in here too. */
 	if (hello_parse(&hello, frame->payload, frame->length, &why) ||
+	    vmm_look_again(&s->vmm, s->options, REFUSE_STANDBY, &why) ||
 	    hello_match(&hello, &s->vmm.hello, &why)) {
 		hello_free(&hello);
 		standby_refuse(v, why.text);

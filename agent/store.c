@@ -119,6 +119,7 @@ void store_close(struct store *store)
 	epoch_free(store->epochs[1]);
 	epoch_pool_free(store->pool);
 	free(store->state.data);
+	target_forget(&store->target);
 	hello_free(&store->theirs);
 }
 
@@ -151,6 +152,8 @@ static int store_adopt(struct store *store, struct hello *next, struct why *why)
 	if (ramblock_alloc_copies(&store->theirs.blocks))
 		return why_set(why, ENOMEM, "no memory for the VM's small RAM blocks");
 	store->target.blocks = &store->theirs.blocks;
+	if (target_look(&store->target))
+		return why_set(why, ENOMEM, "no memory for a list of the VM's RAM blocks");
 	for (i = 0; i < store->theirs.blocks.nr; i++)
 		store->block_pages[i] = store->theirs.blocks.blocks[i].size / RAMBLOCK_PAGE;
 	store->shape.nr_blocks = store->theirs.blocks.nr;
@@ -184,6 +187,7 @@ static void store_commit(struct store *store)
 
 	epoch_swap_state(epoch, &store->state);
 	store->number = epoch_number(epoch);
+	store->stands = epoch_stands(epoch);
 	store->valid = true;
 	report_event("committed", "epoch:u pages:u state_bytes:u", store->number,
 		     epoch_pages(epoch), (uint64_t)store->state.len);
@@ -222,6 +226,11 @@ enum store_verdict store_frame(struct store *store, const struct frame *frame,
 		store->synced = true;
 		epoch_reset(store->collecting);
 		return STORE_SYNCED;
+	}
+	if (epoch_torn(store->collecting)) {
+		report_event("dropped", "epoch:u", epoch_number(store->collecting));
+		epoch_reset(store->collecting);
+		return STORE_DROPPED;
 	}
 	store_commit(store);
 	return STORE_COMMITTED;

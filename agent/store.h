@@ -27,8 +27,8 @@
  * @arg:    given to both
  *
  * Set these before store_open(). @valid: there is a checkpoint; @number: its
- * epoch; @state: its device state. @theirs: the VM that it is of. The rest is
- * private.
+ * epoch; @state: its device state; @stands: its guest had been stopped by somebody.
+ * @theirs: the VM that it is of. The rest is private.
  */
 struct store {
 	void (*room)(void *arg);
@@ -36,6 +36,7 @@ struct store {
 	void *arg;
 
 	bool valid;
+	bool stands;
 	uint64_t number;
 	struct epoch_state state;
 	struct hello theirs;
@@ -75,6 +76,7 @@ enum store_verdict {
 	STORE_MORE,		/* taken */
 	STORE_SYNCED,		/* a live round is whole and applied: acknowledge */
 	STORE_COMMITTED,	/* a checkpoint is whole: acknowledge */
+	STORE_DROPPED,		/* one that was torn: acknowledge */
 	/*
 	 * It broke the rules or did not fit, @why says how. A checkpoint's pages
 	 * have changed nothing; rounds of a first sync may have, and a

@@ -57,6 +57,7 @@ struct stream {
 	unsigned int copy_block;
 	uint64_t copy_page;
 
+	bool torn;
 	bool *ended;			/* for each ring */
 	uint64_t *ring_pages;		/* records of this epoch in each ring */
 	unsigned int ended_room;
@@ -155,6 +156,11 @@ void stream_free(struct stream *stream)
 	free(stream);
 }
 
+bool stream_torn(const struct stream *stream)
+{
+	return stream->torn;
+}
+
 const struct stream_totals *stream_totals(const struct stream *stream)
 {
 	return &stream->totals;
@@ -197,6 +203,7 @@ void stream_begin(struct stream *stream, struct link *link, struct session *sess
 	stream->copy_block = 0;
 	stream->copy_page = 0;
 	stream->nr_ended = 0;
+	stream->torn = false;
 	if (stream_room(stream, session->nr_rings)) {
 		memset(stream->ended, 0, session->nr_rings * sizeof(*stream->ended));
 		memset(stream->ring_pages, 0, session->nr_rings * sizeof(*stream->ring_pages));
@@ -336,10 +343,13 @@ static int stream_fill_ring(struct stream *stream, uint32_t index)
 				err = -EIO;
 				break;
 			}
+			stream->torn |= rec->flags & VMREPL_REC_TORN;
 			stream->ended[index] = true;
 			stream->nr_ended++;
 			continue;
 		}
+		if (rec->type == VMREPL_REC_SKIP)
+			continue;
 		if (rec->type != VMREPL_REC_PAGE && rec->type != VMREPL_REC_ZERO) {
 			err = -EIO;
 			break;
@@ -363,7 +373,7 @@ static int stream_fill_ring(struct stream *stream, uint32_t index)
 		stream_frame_send(stream, frame);
 		return 1;
 	}
-	/* Only the end: in order behind what is under way, which tells later. */
+	/* Only places without a page, and the end: in order behind what is under way, which tells later. */
 	stream_frame_unget(stream, frame);
 	if (!stream->under_way && ring_give(ring, ring->taken))
 		session_kick(stream->session);
@@ -428,7 +438,7 @@ void stream_abandon(struct stream *stream)
 	stream->poll = NULL;
 }
 
-int stream_end(struct stream *stream, const uint8_t *state, size_t len)
+int stream_end(struct stream *stream, const uint8_t *state, size_t len, uint32_t flags)
 {
 	size_t at, n;
 
@@ -451,6 +461,7 @@ int stream_end(struct stream *stream, const uint8_t *state, size_t len)
 		.zero_pages = stream->totals.zero_pages,
 		.state_bytes = len,
 		.digest = stream->digest,
+		.flags = flags,
 	};
 	stream->end_iov[1].iov_base = &stream->end_payload;
 	stream->end_iov[1].iov_len = sizeof(stream->end_payload);

@@ -63,9 +63,13 @@ void stream_abandon(struct stream *stream);
 
 /*
  * Sends the device state and the end. @state stays the caller's and must stay
- * until the epoch is acknowledged or the link is closed. Returns 0 or -ENOMEM.
+ * until the epoch is acknowledged or the link is closed. @flags: FRAME_END_*.
+ * Returns 0 or -ENOMEM.
  */
-int stream_end(struct stream *stream, const uint8_t *state, size_t len);
+int stream_end(struct stream *stream, const uint8_t *state, size_t len, uint32_t flags);
+
+/* After stream_collect(): what was sent is not the checkpoint, see VMREPL_REC_TORN. */
+bool stream_torn(const struct stream *stream);
 
 const struct stream_totals *stream_totals(const struct stream *stream);
 

@@ -25,6 +25,12 @@ int takeover_run(const struct takeover *takeover, struct vmm *vmm, struct store 
 	if (err)
 		return err;
 	t1 = loop_now();
+	/* To a QEMU that waits this means: do not run what you will have loaded. */
+	if (store->stands) {
+		err = qmp_command(vmm->qmp, "stop", NULL, NULL, why);
+		if (err)
+			return err;
+	}
 	fd = devstate_build(store->theirs.machine, &store->theirs.blocks,
 			    store->state.data, store->state.len, why);
 	if (fd < 0)
@@ -34,12 +40,14 @@ int takeover_run(const struct takeover *takeover, struct vmm *vmm, struct store 
 	if (err)
 		return err;
 	t2 = loop_now();
-	err = qmp_command(vmm->qmp, "cont", NULL, NULL, why);
-	if (err)
-		return err;
+	if (!store->stands) {
+		err = qmp_command(vmm->qmp, "cont", NULL, NULL, why);
+		if (err)
+			return err;
+	}
 	t3 = loop_now();
-	report_phase("the guest runs here: apply %" PRIu64 " ms, load %" PRIu64 " ms, start %" PRIu64
-		     " ms%s", (t1 - t0) / NSEC_PER_MSEC, (t2 - t1) / NSEC_PER_MSEC,
+	report_phase("the guest %s here: apply %" PRIu64 " ms, load %" PRIu64 " ms, start %" PRIu64
+		     " ms%s", store->stands ? "stands" : "runs", (t1 - t0) / NSEC_PER_MSEC, (t2 - t1) / NSEC_PER_MSEC,
 		     (t3 - t2) / NSEC_PER_MSEC, takeover->lost_at ? "" : " (by hand)");
 	if (takeover->lost_at)
 		report_phase("from the primary's last sign of life to running: %" PRIu64
@@ -47,9 +55,12 @@ int takeover_run(const struct takeover *takeover, struct vmm *vmm, struct store 
 			     (t3 - takeover->lost_at + takeover->silence) / NSEC_PER_MSEC,
 			     takeover->silence / NSEC_PER_MSEC,
 			     (t0 - takeover->lost_at) / NSEC_PER_MSEC);
+	if (store->stands)
+		report_warn("somebody had stopped the guest on the primary, so it stands here too: `cont` in QEMU's monitor lets it run");
 	report_event("promoted",
-		     "epoch:u detect_us:u fence_us:u apply_us:u load_us:u start_us:u",
-		     store->number, takeover->lost_at ? takeover->silence / NSEC_PER_USEC : 0,
+		     "epoch:u stands:b detect_us:u fence_us:u apply_us:u load_us:u start_us:u",
+		     store->number, store->stands,
+		     takeover->lost_at ? takeover->silence / NSEC_PER_USEC : 0,
 		     takeover->lost_at ? (t0 - takeover->lost_at) / NSEC_PER_USEC : 0,
 		     (t1 - t0) / NSEC_PER_USEC, (t2 - t1) / NSEC_PER_USEC,
 		     (t3 - t2) / NSEC_PER_USEC);

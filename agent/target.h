@@ -8,6 +8,7 @@
 
 #include <sys/types.h>
 
+#include "backing.h"
 #include "epoch.h"
 #include "ramblock.h"
 
@@ -15,11 +16,21 @@
  * struct target - a standby's VM
  * @vm:     the QEMU's pid
  * @blocks: the primary's table, matched: @hva of big blocks, @copy of small ones
+ * @nr_backings, @backings: private: of the first so many of them
  */
 struct target {
 	pid_t vm;
 	struct ramblock_table *blocks;
+	unsigned int nr_backings;
+	struct backing *backings;
 };
+
+/*
+ * @blocks is another: looks at what they are made of. Errors: ENOMEM.
+ */
+int target_look(struct target *target);
+/* Closes what target_look() opened; nothing happens where it was not called. */
+void target_forget(struct target *target);
 
 /* An epoch_apply_fn; @arg is the struct target. Errors: ESRCH, EFAULT, EPERM. */
 int target_apply(void *arg, const struct epoch_page *pages, unsigned int nr, struct why *why);

@@ -20,13 +20,14 @@ static int vmm_hello(struct vmm *vmm, const struct options *options, struct why 
 	return 0;
 }
 
-int vmm_look_again(struct vmm *vmm, const struct options *options, struct why *why)
+int vmm_look_again(struct vmm *vmm, const struct options *options, enum refuse_side side,
+		   struct why *why)
 {
 	int err;
 
 	err = procvm_look(&vmm->proc, why);
 	if (!err)
-		err = refuse_check(vmm->qmp, &vmm->proc, REFUSE_PRIMARY, why);
+		err = refuse_check(vmm->qmp, &vmm->proc, side, why);
 	return err ? err : vmm_hello(vmm, options, why);
 }
 

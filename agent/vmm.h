@@ -44,11 +44,11 @@ int vmm_open(struct vmm *vmm, const struct options *options, struct loop *loop,
 	     enum refuse_side side, control_fn fn, void *arg, struct why *why);
 
 /*
- * A primary that is not protected at the moment: its devices, taps and blocks may
- * have come or gone. Checks all of it again and reads @hello anew. Errors: as
- * refuse_check(), with a sentence.
+ * Before a new connection: its devices, taps and blocks may have come or gone. Checks
+ * all of it again and reads @hello anew. Errors: as refuse_check(), with a sentence.
  */
-int vmm_look_again(struct vmm *vmm, const struct options *options, struct why *why);
+int vmm_look_again(struct vmm *vmm, const struct options *options, enum refuse_side side,
+		   struct why *why);
 
 void vmm_close(struct vmm *vmm);
 

@@ -3,13 +3,17 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/capability.h>
+#include <linux/cpumask.h>
 #include <linux/fs.h>
 #include <linux/miscdevice.h>
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/poll.h>
+#include <linux/slab.h>
+#include <linux/string.h>
 #include <linux/uaccess.h>
 
+#include "compat/compat.h"
 #include "compat/ksym.h"
 #include "freeze.h"
 #include "log.h"
@@ -91,6 +95,19 @@ static long do_freeze(struct vmrepl_session *s, void __user *arg)
 	return err;
 }
 
+static long do_prepare(struct vmrepl_session *s, void __user *arg)
+{
+	struct vmrepl_prepare p;
+	long err;
+
+	mutex_lock(&s->lock);
+	err = vmrepl_prepare(s, &p);
+	mutex_unlock(&s->lock);
+	if (!err && copy_to_user(arg, &p, sizeof(p)))
+		return -EFAULT;
+	return err;
+}
+
 static long do_kick(struct vmrepl_session *s)
 {
 	long err = -ENOTCONN;
@@ -104,6 +121,20 @@ static long do_kick(struct vmrepl_session *s)
 	return err;
 }
 
+static void log_stats(struct vmrepl_log *log, struct vmrepl_log_stats *st)
+{
+	st->events = READ_ONCE(log->stats.events);
+	st->pages = READ_ONCE(log->stats.pages);
+	st->zero_pages = READ_ONCE(log->stats.zero_pages);
+	st->same_pages = READ_ONCE(log->stats.same_pages);
+	st->cow_worker = atomic64_read(&log->copies[VMREPL_COW_WORKER]);
+	st->cow_pause = atomic64_read(&log->copies[VMREPL_COW_PAUSE]);
+	st->cow_vcpu = atomic64_read(&log->copies[VMREPL_COW_VCPU]);
+	st->cow_host = atomic64_read(&log->copies[VMREPL_COW_HOST]);
+	st->cow_range = atomic64_read(&log->copies[VMREPL_COW_RANGE]);
+	st->copy_ns = READ_ONCE(log->stats.copy_ns);
+}
+
 static long do_stats(struct vmrepl_session *s, void __user *arg)
 {
 	struct vmrepl_stats st = {
@@ -114,15 +145,90 @@ static long do_stats(struct vmrepl_session *s, void __user *arg)
 		.host_ranges = atomic64_read(&s->stats.host_ranges),
 		.pinned = atomic64_read(&s->stats.pinned),
 		.log_overflows = atomic64_read(&s->stats.log_overflows),
-		.pages = atomic64_read(&s->stats.pages),
-		.zero_pages = atomic64_read(&s->stats.zero_pages),
-		.same_pages = atomic64_read(&s->stats.same_pages),
 		.copy_errors = atomic64_read(&s->stats.copy_errors),
 		.ring_full = atomic64_read(&s->stats.ring_full),
 		.layouts = s->layouts,
+		.planned = s->stats.planned,
+		.cow_refused = s->stats.cow_refused,
+		.slipped = atomic64_read(&s->stats.slipped),
+		.exposed = atomic64_read(&s->stats.exposed),
+		.torn = atomic64_read(&s->stats.torn),
+		.freeze_ns = s->stats.freeze_ns,
+		.prepare_ns = s->stats.prepare_ns,
 	};
+	unsigned int i;
 
+	/* Acquire: as in dev_mmap(). */
+	for (i = 0; smp_load_acquire(&s->attached) && i < s->nr_logs; i++) {
+		struct vmrepl_log_stats of;
+
+		log_stats(&s->logs[i], &of);
+		st.pages += of.pages;
+		st.zero_pages += of.zero_pages;
+		st.same_pages += of.same_pages;
+		st.cow_worker += of.cow_worker;
+		st.cow_pause += of.cow_pause;
+		st.cow_vcpu += of.cow_vcpu;
+		st.cow_host += of.cow_host;
+		st.cow_range += of.cow_range;
+	}
 	return copy_to_user(arg, &st, sizeof(st)) ? -EFAULT : 0;
+}
+
+static long do_log_stats(struct vmrepl_session *s, void __user *arg)
+{
+	struct vmrepl_log_stats st;
+
+	if (copy_from_user(&st, arg, sizeof(st)))
+		return -EFAULT;
+	/* Acquire: as in dev_mmap(). */
+	if (!smp_load_acquire(&s->attached))
+		return -ENOTCONN;
+	if (st.ring >= s->nr_logs || st.pad)
+		return -EINVAL;
+	log_stats(&s->logs[st.ring], &st);
+	return copy_to_user(arg, &st, sizeof(st)) ? -EFAULT : 0;
+}
+
+/* A bitmap of the caller's as ours; bits beyond the last possible CPU are none. */
+static int get_cpus(const struct vmrepl_cpus *c, struct cpumask *cpus)
+{
+	unsigned int bits = c->bytes * BITS_PER_BYTE;
+	unsigned long *mask;
+	int err = 0;
+
+	if (c->pad || !c->bytes || c->bytes % sizeof(u64) ||
+	    c->bytes > VMREPL_CPUS_MAX)
+		return -EINVAL;
+	mask = memdup_user(u64_to_user_ptr(c->mask), c->bytes);
+	if (IS_ERR(mask))
+		return PTR_ERR(mask);
+	if (find_next_bit(mask, bits, nr_cpu_ids) < bits)
+		err = -EINVAL;
+	cpumask_clear(cpus);
+	bitmap_copy(cpumask_bits(cpus), mask, min(bits, nr_cpu_ids));
+	kfree(mask);
+	return err;
+}
+
+static long do_cpus(struct vmrepl_session *s, void __user *arg)
+{
+	struct vmrepl_cpus c;
+	cpumask_var_t cpus;
+	long err;
+
+	if (copy_from_user(&c, arg, sizeof(c)))
+		return -EFAULT;
+	if (!alloc_cpumask_var(&cpus, GFP_KERNEL))
+		return -ENOMEM;
+	err = get_cpus(&c, cpus);
+	if (!err) {
+		mutex_lock(&s->lock);
+		err = s->attached ? vmrepl_workers_place(s, cpus) : -ENOTCONN;
+		mutex_unlock(&s->lock);
+	}
+	free_cpumask_var(cpus);
+	return err;
 }
 
 static long dev_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
@@ -137,10 +243,16 @@ static long dev_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 		return do_layout(s, to);
 	case VMREPL_FREEZE:
 		return do_freeze(s, to);
+	case VMREPL_PREPARE:
+		return do_prepare(s, to);
 	case VMREPL_KICK:
 		return do_kick(s);
 	case VMREPL_STATS:
 		return do_stats(s, to);
+	case VMREPL_LOG_STATS:
+		return do_log_stats(s, to);
+	case VMREPL_CPUS:
+		return do_cpus(s, to);
 	default:
 		return -ENOTTY;
 	}
@@ -204,6 +316,8 @@ static int __init vmrepl_init(void)
 {
 	int err;
 
+	if (!compat_kernel_ok())
+		return -ENOEXEC;
 	err = vmrepl_ksym_init();
 	if (err)
 		return err;

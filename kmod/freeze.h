@@ -8,6 +8,7 @@
 
 struct vmrepl_session;
 struct vmrepl_freeze;
+struct vmrepl_prepare;
 
 /**
  * vmrepl_freeze() - VMREPL_FREEZE
@@ -18,5 +19,14 @@ struct vmrepl_freeze;
  * Return: 0 or a negative errno, see uapi; on an error the set is as it was.
  */
 int vmrepl_freeze(struct vmrepl_session *s, struct vmrepl_freeze *f);
+
+/**
+ * vmrepl_prepare() - VMREPL_PREPARE
+ * @s:	session; caller holds its lock
+ * @p:	out, see uapi
+ *
+ * As vmrepl_freeze(); nothing is given to the workers.
+ */
+int vmrepl_prepare(struct vmrepl_session *s, struct vmrepl_prepare *p);
 
 #endif /* _VMREPL_FREEZE_H */

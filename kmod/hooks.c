@@ -9,6 +9,7 @@
 #include <linux/uaccess.h>
 
 #include "compat/compat.h"
+#include "cow.h"
 #include "hooks.h"
 #include "hostpte.h"
 #include "log.h"
@@ -19,7 +20,7 @@
 unsigned int debug_break;
 module_param(debug_break, uint, 0600);
 MODULE_PARM_DESC(debug_break,
-		 "For tests only: break an invariant (1 host writes, 2 KVM writes, 4 protection, 8 unchanged pages)");
+		 "For tests only: break an invariant (1 host writes, 2 KVM writes, 4 protection, 8 unchanged pages, 16 copy before a vCPU's write, 32 before the host's, 64 before a mapping changes, 128 torn epochs, 256 stores are seen only afterwards, 512 leaks memory, 1024 every fourth epoch is torn)");
 
 /*
  * ftrace calls a hook with nothing held: the RCU section that keeps the session,
@@ -43,12 +44,41 @@ static void notrace hook_dirty(unsigned long ip, unsigned long parent_ip,
 	rcu_read_unlock();
 }
 
-static void notrace hook_fault(unsigned long ip, unsigned long parent_ip,
-			       struct ftrace_ops *op, struct ftrace_regs *fregs)
+/*
+ * Before anything of the fault is handled. Also where it is a read: it may map the
+ * page writable. Of a nested guest the address is not one of the VM's; what that
+ * writes is found out afterwards, and the epoch is torn.
+ */
+static void notrace hook_guest_fault(unsigned long ip, unsigned long parent_ip,
+				     struct ftrace_ops *op,
+				     struct ftrace_regs *fregs)
 {
-	struct vm_area_struct *vma = (void *)compat_ftrace_arg(fregs, 0);
-	unsigned long addr = compat_ftrace_arg(fregs, 1);
-	unsigned int flags = compat_ftrace_arg(fregs, 2);
+	struct kvm_vcpu *vcpu = (void *)compat_ftrace_arg(fregs, 0);
+	gfn_t gfn = compat_ftrace_arg(fregs, 1) >> PAGE_SHIFT;
+	struct vmrepl_session *s;
+	int as;
+
+	rcu_read_lock();
+	s = vmrepl_session_by_kvm(vcpu->kvm);
+	/* The caller is in kvm->srcu: its memslots stay. */
+	for (as = 0; s && as < compat_address_spaces(vcpu->kvm); as++) {
+		struct kvm_memory_slot *slot =
+			__gfn_to_memslot(__kvm_memslots(vcpu->kvm, as), gfn);
+		unsigned long hva;
+
+		if (!slot || debug_break & VMREPL_BREAK_COW_VCPU)
+			continue;
+		hva = slot->userspace_addr +
+		      ((gfn - slot->base_gfn) << PAGE_SHIFT);
+		vmrepl_cow_range(s, hva, hva + PAGE_SIZE, VMREPL_COW_VCPU);
+	}
+	rcu_read_unlock();
+}
+
+/* A fault in the VMM's memory is about to be handled. */
+static void notrace log_fault(struct vm_area_struct *vma, unsigned long addr,
+			      unsigned int flags)
+{
 	unsigned long start, end, added;
 	struct vmrepl_session *s;
 
@@ -60,8 +90,29 @@ static void notrace hook_fault(unsigned long ip, unsigned long parent_ip,
 				       &start, &end)) {
 		added = vmrepl_log_range(s, start, end, true);
 		atomic64_add(added, &s->stats.host_faults);
+		if (!(debug_break & VMREPL_BREAK_COW_HOST))
+			vmrepl_cow_range(s, start, end, VMREPL_COW_HOST);
 	}
 	rcu_read_unlock();
+}
+
+static void notrace hook_fault(unsigned long ip, unsigned long parent_ip,
+			       struct ftrace_ops *op, struct ftrace_regs *fregs)
+{
+	log_fault((void *)compat_ftrace_arg(fregs, 0),
+		  compat_ftrace_arg(fregs, 1), compat_ftrace_arg(fregs, 2));
+}
+
+/*
+ * hugetlbfs has its own, which 6.1 calls from get_user_pages() too, beside
+ * handle_mm_fault().
+ */
+static void notrace hook_hugetlb(unsigned long ip, unsigned long parent_ip,
+				 struct ftrace_ops *op,
+				 struct ftrace_regs *fregs)
+{
+	log_fault((void *)compat_ftrace_arg(fregs, 1),
+		  compat_ftrace_arg(fregs, 2), compat_ftrace_arg(fregs, 3));
 }
 
 static void notrace hook_slot(unsigned long ip, unsigned long parent_ip,
@@ -84,6 +135,8 @@ static void notrace hook_slot(unsigned long ip, unsigned long parent_ip,
 	if (s) {
 		/* No freeze until VMREPL_LAYOUT: the set stays open till then. */
 		WRITE_ONCE(s->stale, true);
+		/* Logging that ends may make pages writable that wait to be copied. */
+		WRITE_ONCE(s->moved, true);
 		start = slot->userspace_addr;
 		vmrepl_log_range(s, start, start + (slot->npages << PAGE_SHIFT),
 				 false);
@@ -123,8 +176,12 @@ static struct {
 	const char *function;
 	struct ftrace_ops ops;
 } hooks[] = {
+	HOOK("kvm_mmu_page_fault", hook_guest_fault),
 	HOOK("mark_page_dirty_in_slot", hook_dirty),
 	HOOK("handle_mm_fault", hook_fault),
+#ifdef CONFIG_HUGETLB_PAGE
+	HOOK("hugetlb_fault", hook_hugetlb),
+#endif
 	HOOK("kvm_arch_commit_memory_region", hook_slot),
 	HOOK("kvm_vm_ioctl", hook_ioctl),
 };
@@ -158,19 +215,21 @@ int vmrepl_hooks_on(char *why)
 
 	for (i = 0; i < ARRAY_SIZE(hooks); i++) {
 		err = hook_on(&hooks[i].ops, hooks[i].function);
-		if (err) {
-			snprintf(why, VMREPL_WHY_LEN,
-				 "%s cannot be traced (%d): see the sysctl kernel.ftrace_enabled",
-				 hooks[i].function, err);
+		if (err)
 			goto undo;
-		}
 	}
 	return 0;
 
 undo:
+	if (err != -ENOMEM) {
+		snprintf(why, VMREPL_WHY_LEN,
+			 "%s cannot be traced (%d): see the sysctl kernel.ftrace_enabled",
+			 hooks[i].function, err);
+		err = -EOPNOTSUPP;
+	}
 	while (i--)
 		hook_off(&hooks[i].ops);
-	return -EOPNOTSUPP;
+	return err;
 }
 
 void vmrepl_hooks_off(void)
@@ -197,6 +256,9 @@ static int notifier_start(struct mmu_notifier *mn,
 			  const struct mmu_notifier_range *range)
 {
 	notifier_log(mn, range);
+	if (!(debug_break & VMREPL_BREAK_COW_RANGE))
+		vmrepl_cow_range(container_of(mn, struct vmrepl_session, notifier),
+				 range->start, range->end, VMREPL_COW_RANGE);
 	return 0;
 }
 

@@ -3,6 +3,7 @@
  * Who tells the logs. All hooks are on while there is at least one session.
  *
  *	function traced			what it tells
+ *	kvm_mmu_page_fault		a vCPU is about to write a guest page
  *	mark_page_dirty_in_slot		a vCPU or KVM itself writes a guest page
  *	handle_mm_fault			a fault in the VMM makes pages writable
  *	kvm_arch_commit_memory_region	a memslot came, changed or went
@@ -12,7 +13,8 @@
  * come without a fault (mprotect, madvise, collapse to a huge page, migration).
  *
  * What is held when a hook is entered differs: mark_page_dirty_in_slot may come
- * under rq->lock with IRQs off. Nothing here sleeps, locks, allocates or prints.
+ * under rq->lock with IRQs off, and waits for nobody. The others wait for a page that
+ * somebody else is copying (cow.h). Nothing here sleeps or allocates.
  */
 #ifndef _VMREPL_HOOKS_H
 #define _VMREPL_HOOKS_H
@@ -26,6 +28,13 @@ struct vmrepl_session;
 #define VMREPL_BREAK_KVM_WRITES		BIT(1)
 #define VMREPL_BREAK_PROTECT		BIT(2)
 #define VMREPL_BREAK_SAME		BIT(3)
+#define VMREPL_BREAK_COW_VCPU		BIT(4)
+#define VMREPL_BREAK_COW_HOST		BIT(5)
+#define VMREPL_BREAK_COW_RANGE		BIT(6)
+#define VMREPL_BREAK_TORN		BIT(7)
+#define VMREPL_BREAK_TRACKING		BIT(8)
+#define VMREPL_BREAK_FREE		BIT(9)
+#define VMREPL_BREAK_WHOLE		BIT(10)
 extern unsigned int debug_break;
 
 /**
@@ -33,7 +42,7 @@ extern unsigned int debug_break;
  * @why: room for a sentence, VMREPL_WHY_LEN
  *
  * Caller holds session_lock. Sleeps, 0.1 to 0.3 s. When off() returns, no hook
- * is running. Return: 0 or -EOPNOTSUPP, and no hook is on then.
+ * is running. Return: 0, -ENOMEM or -EOPNOTSUPP, and no hook is on then.
  */
 int vmrepl_hooks_on(char *why);
 void vmrepl_hooks_off(void);

@@ -1,29 +1,44 @@
 // SPDX-License-Identifier: GPL-2.0
+#include <linux/hugetlb.h>
 #include <linux/mm.h>
+#include <linux/pagemap.h>
 #include <linux/pgtable.h>
-#include <linux/swap.h>
-#include <linux/swapops.h>
+#include <linux/shmem_fs.h>
 
 #include "compat/compat.h"
 #include "compat/ksym.h"
 #include "hostpte.h"
 
+static pud_t *pud_of(struct mm_struct *mm, unsigned long addr)
+{
+	pgd_t *pgdp = pgd_offset(mm, addr), pgd = READ_ONCE(*pgdp);
+	p4d_t *p4dp, p4d;
+
+	/* Each once: the end of the VMM may clear them under a worker. */
+	if (pgd_none(pgd))
+		return NULL;
+	p4dp = p4d_offset_lockless(pgdp, pgd, addr);
+	p4d = READ_ONCE(*p4dp);
+	return p4d_none(p4d) ? NULL : pud_offset_lockless(p4dp, p4d, addr);
+}
+
+/* A page of 1 GiB of hugetlbfs, or what is there while it is being migrated. */
+static bool pud_is_page(pud_t pud)
+{
+	return !pud_none(pud) && (!pud_present(pud) || pud_leaf(pud));
+}
+
 /* The PMD of an address, or NULL where there is none. */
 static pmd_t *pmd_of(struct mm_struct *mm, unsigned long addr)
 {
-	pgd_t *pgd = pgd_offset(mm, addr);
-	p4d_t *p4d;
-	pud_t *pud;
+	pud_t *pudp = pud_of(mm, addr), pud;
 
-	if (pgd_none(*pgd))
+	if (!pudp)
 		return NULL;
-	p4d = p4d_offset(pgd, addr);
-	if (p4d_none(*p4d))
+	pud = READ_ONCE(*pudp);
+	if (pud_none(pud) || pud_is_page(pud))
 		return NULL;
-	pud = pud_offset(p4d, addr);
-	if (pud_none(*pud) || pud_leaf(*pud))
-		return NULL;
-	return pmd_offset(pud, addr);
+	return pmd_offset_lockless(pudp, pud, addr);
 }
 
 static bool pmd_is_table(pmd_t pmd)
@@ -35,9 +50,16 @@ bool vmrepl_hostpte_fault_range(struct vm_area_struct *vma, unsigned long addr,
 				unsigned int flags, bool ours,
 				unsigned long *start, unsigned long *end)
 {
-	pmd_t *pmdp = pmd_of(vma->vm_mm, addr);
-	pmd_t pmd = pmdp ? READ_ONCE(*pmdp) : __pmd(0);
+	pmd_t *pmdp, pmd;
 	pte_t pte = __pte(0);
+
+	if (is_vm_hugetlb_page(vma)) {
+		*start = addr & huge_page_mask(hstate_vma(vma));
+		*end = *start + huge_page_size(hstate_vma(vma));
+		return true;
+	}
+	pmdp = pmd_of(vma->vm_mm, addr);
+	pmd = pmdp ? READ_ONCE(*pmdp) : __pmd(0);
 
 	/* Should a collapse take the table away: the hook's RCU section keeps it. */
 	if (pmd_is_table(pmd))
@@ -95,6 +117,52 @@ static bool pfn_pinned(unsigned long pfn)
 	return page && folio_maybe_dma_pinned(page_folio(page));
 }
 
+static void hold(struct vmrepl_hostpte *p, unsigned long bit, struct page *page)
+{
+	/* Fails only where its count would overflow. */
+	if (p->hold && folio_try_get(page_folio(page)))
+		p->page[bit] = page;
+}
+
+/*
+ * Shared memory may be there although this VMM has not mapped it.
+ * Return: it is pinned for DMA.
+ */
+static bool hold_unmapped(struct vmrepl_hostpte *p, unsigned long addr,
+			  unsigned long bit)
+{
+	struct address_space *mapping;
+	struct page *page;
+	pgoff_t index;
+	bool pinned;
+
+	if (!p->vma || addr < p->vma->vm_start || addr >= p->vma->vm_end)
+		p->vma = vma_lookup(p->mm, addr);
+	if (!p->vma)
+		return false;
+	if (vma_is_anonymous(p->vma)) {
+		p->zeros |= BIT(bit);
+		return false;
+	}
+	mapping = p->vma->vm_file ? p->vma->vm_file->f_mapping : NULL;
+	if (!mapping || !shmem_mapping(mapping) ||
+	    !(p->vma->vm_flags & VM_SHARED))
+		return false;
+	index = linear_page_index(p->vma, addr);
+	page = find_get_page(mapping, index);
+	if (!page) {
+		if (!xa_load(&mapping->i_pages, index))
+			p->zeros |= BIT(bit);
+		return false;
+	}
+	pinned = folio_maybe_dma_pinned(page_folio(page));
+	if (p->hold && PageUptodate(page))
+		p->page[bit] = page;
+	else
+		put_page(page);
+	return pinned;
+}
+
 /*
  * What protect_huge() and protect_pte() return: the page must be in the next set
  * too. Either a device may write it through its pin, or it is being migrated, and
@@ -102,16 +170,16 @@ static bool pfn_pinned(unsigned long pfn)
  * a notifier.
  */
 static bool protect_huge(struct vmrepl_hostpte *p, pmd_t *pmdp,
-			 unsigned long addr)
+			 unsigned long addr, unsigned long bit)
 {
 	unsigned long base = addr & PMD_MASK;
-	bool again = false;
 	spinlock_t *ptl;	/* of the page table */
+	bool again;
 
 	ptl = pmd_lock(p->mm, pmdp);
-	if (is_pmd_migration_entry(*pmdp)) {
-		again = is_writable_migration_entry(pmd_to_swp_entry(*pmdp));
-	} else if (pmd_present(*pmdp) && pmd_leaf(*pmdp)) {
+	again = compat_pmd_migrates_writable(*pmdp);
+	if (pmd_present(*pmdp) && pmd_leaf(*pmdp)) {
+		hold(p, bit, pmd_page(*pmdp) + ((addr - base) >> PAGE_SHIFT));
 		if (pmd_write(*pmdp)) {
 			pmdp_set_wrprotect(p->mm, base, pmdp);
 			changed(p, base, base + PMD_SIZE);
@@ -124,15 +192,51 @@ static bool protect_huge(struct vmrepl_hostpte *p, pmd_t *pmdp,
 	return again;
 }
 
+/*
+ * A page of 1 GiB has the lock that hugetlbfs takes for it. Memory that several
+ * processes map may share the tables of its pages of 2 MiB: migration can take
+ * our share of one away, which frees it after an RCU grace period at the earliest.
+ */
+static bool protect_giant(struct vmrepl_hostpte *p, unsigned long addr,
+			  unsigned long bit)
+{
+	pud_t *pudp = pud_of(p->mm, addr);
+	unsigned long base = addr & PUD_MASK;
+	bool again;
+	pte_t pte;
+
+	if (!pudp || !pud_is_page(READ_ONCE(*pudp)))
+		return hold_unmapped(p, addr, bit);
+	spin_lock(&p->mm->page_table_lock);
+	pte = READ_ONCE(*(pte_t *)pudp);
+	again = compat_pte_migrates_writable(pte);
+	if (pte_present(pte) && pud_leaf(*pudp)) {
+		hold(p, bit, pte_page(pte) + ((addr - base) >> PAGE_SHIFT));
+		if (pte_write(pte)) {
+			ptep_set_wrprotect(p->mm, base, (pte_t *)pudp);
+			changed(p, base, base + PUD_SIZE);
+		}
+		again = pfn_pinned(pte_pfn(pte) +
+				   ((addr - base) >> PAGE_SHIFT));
+	}
+	spin_unlock(&p->mm->page_table_lock);
+	return again;
+}
+
 /* Caller has the table locked. */
 static bool protect_pte(struct vmrepl_hostpte *p, pte_t *ptep,
-			unsigned long addr)
+			unsigned long addr, unsigned long bit)
 {
-	bool again = false;
+	bool again = compat_pte_migrates_writable(*ptep);
 
-	if (is_swap_pte(*ptep)) {
-		again = is_writable_migration_entry(pte_to_swp_entry(*ptep));
-	} else if (pte_present(*ptep) && !pte_special(*ptep)) {
+	if (pte_none(*ptep)) {
+		again = hold_unmapped(p, addr, bit);
+	} else if (!pte_present(*ptep)) {
+		return again;
+	} else if (is_zero_pfn(pte_pfn(*ptep))) {
+		p->zeros |= BIT(bit);
+	} else if (!pte_special(*ptep)) {
+		hold(p, bit, pte_page(*ptep));
 		if (pte_write(*ptep)) {
 			ptep_set_wrprotect(p->mm, addr, ptep);
 			changed(p, addr, addr + PAGE_SIZE);
@@ -148,7 +252,7 @@ static bool protect_pte(struct vmrepl_hostpte *p, pte_t *ptep,
  * Return: the table is still there, and @again is what protect_pte() said.
  */
 static bool protect_in_table(struct vmrepl_hostpte *p, pmd_t *pmdp, pmd_t pmd,
-			     unsigned long addr, bool *again)
+			     unsigned long addr, unsigned long bit, bool *again)
 {
 	spinlock_t *ptl;	/* of the page table */
 	bool there;
@@ -157,13 +261,14 @@ static bool protect_in_table(struct vmrepl_hostpte *p, pmd_t *pmdp, pmd_t pmd,
 	spin_lock(ptl);
 	there = pmd_same(pmd, READ_ONCE(*pmdp));
 	if (there)
-		*again = protect_pte(p, pte_offset_kernel(&pmd, addr), addr);
+		*again = protect_pte(p, pte_offset_kernel(&pmd, addr), addr,
+				     bit);
 	spin_unlock(ptl);
 	return there;
 }
 
 static bool protect_page(struct vmrepl_hostpte *p, pmd_t *pmdp,
-			 unsigned long addr)
+			 unsigned long addr, unsigned long bit)
 {
 	bool again = false, done;
 	pmd_t pmd;
@@ -173,12 +278,14 @@ static bool protect_page(struct vmrepl_hostpte *p, pmd_t *pmdp,
 		pmd = READ_ONCE(*pmdp);
 		/* Changed also where the processor has marked it accessed. */
 		done = !pmd_is_table(pmd) ||
-		       protect_in_table(p, pmdp, pmd, addr, &again);
+		       protect_in_table(p, pmdp, pmd, addr, bit, &again);
 		rcu_read_unlock();
 	} while (!done);
 
-	if (!pmd_is_table(pmd) && !pmd_none(pmd))
-		again = protect_huge(p, pmdp, addr);
+	if (pmd_none(pmd))
+		again = hold_unmapped(p, addr, bit);
+	else if (!pmd_is_table(pmd))
+		again = protect_huge(p, pmdp, addr, bit);
 	return again;
 }
 
@@ -187,14 +294,66 @@ unsigned long vmrepl_hostpte_protect(struct vmrepl_hostpte *p, unsigned long hva
 {
 	unsigned long bit, again = 0;
 
+	p->zeros = 0;
+	rcu_read_lock();
 	for_each_set_bit(bit, &mask, BITS_PER_LONG) {
 		unsigned long addr = hva + (bit << PAGE_SHIFT);
 		pmd_t *pmdp = pmd_of(p->mm, addr);
 
-		if (pmdp && protect_page(p, pmdp, addr))
+		p->page[bit] = NULL;
+		if (pmdp ? protect_page(p, pmdp, addr, bit) :
+			   protect_giant(p, addr, bit))
 			again |= BIT(bit);
 	}
+	rcu_read_unlock();
 	return again;
+}
+
+bool vmrepl_hostpte_huge_none(struct mm_struct *mm, unsigned long addr)
+{
+	pud_t *pud;
+	pmd_t *pmd;
+	bool none;
+
+	rcu_read_lock();
+	pud = pud_of(mm, addr);
+	pmd = pud && !pud_none(*pud) && !pud_is_page(*pud) ?
+	      pmd_offset(pud, addr) : NULL;
+	none = !pud || pud_none(*pud) || (pmd && pmd_none(READ_ONCE(*pmd)));
+	rcu_read_unlock();
+	return none;
+}
+
+bool vmrepl_hostpte_writable(struct mm_struct *mm, unsigned long addr,
+			     const struct page *page)
+{
+	bool writable = false;
+	unsigned long flags;
+	pmd_t *pmdp, pmd;
+	pud_t *pudp;
+	pte_t pte;
+
+	/* As in lockless_pages_from_mm(): no page table is freed meanwhile. */
+	local_irq_save(flags);
+	pudp = pud_of(mm, addr);
+	pmdp = pmd_of(mm, addr);
+	pmd = pmdp ? READ_ONCE(*pmdp) : __pmd(0);
+	if (pudp && pud_is_page(READ_ONCE(*pudp))) {
+		pte = READ_ONCE(*(pte_t *)pudp);
+		writable = pte_present(pte) && pte_write(pte) &&
+			   pte_pfn(pte) + ((addr & ~PUD_MASK) >> PAGE_SHIFT) ==
+			   page_to_pfn(page);
+	} else if (pmd_is_table(pmd)) {
+		pte = READ_ONCE(*pte_offset_kernel(&pmd, addr));
+		writable = pte_present(pte) && pte_write(pte) &&
+			   pte_pfn(pte) == page_to_pfn(page);
+	} else if (pmd_present(pmd) && pmd_leaf(pmd)) {
+		writable = pmd_write(pmd) &&
+			   pmd_pfn(pmd) + ((addr & ~PMD_MASK) >> PAGE_SHIFT) ==
+			   page_to_pfn(page);
+	}
+	local_irq_restore(flags);
+	return writable;
 }
 
 void vmrepl_hostpte_flush(struct vmrepl_hostpte *p)

@@ -5,6 +5,7 @@
 #include <linux/slab.h>
 
 #include "compat/ksym.h"
+#include "cow.h"
 #include "log.h"
 #include "session.h"
 
@@ -23,6 +24,8 @@ static int half_alloc(struct vmrepl_log_half *half)
 
 static void log_free(struct vmrepl_log *log)
 {
+	kvfree(log->plan);
+	log->plan = NULL;
 	vmrepl_ring_free(&log->ring);
 	half_free(&log->half[1]);
 	half_free(&log->half[0]);
@@ -36,6 +39,13 @@ void vmrepl_logs_free(struct vmrepl_session *s)
 		log_free(&s->logs[i]);
 	kvfree(s->logs);
 	s->logs = NULL;
+}
+
+static int plan_alloc(struct vmrepl_log *log, u32 ring_slots)
+{
+	log->plan = kvcalloc(ring_slots, sizeof(*log->plan),
+			     GFP_KERNEL_ACCOUNT);
+	return log->plan ? 0 : -ENOMEM;
 }
 
 int vmrepl_logs_alloc(struct vmrepl_session *s, u32 ring_slots)
@@ -57,6 +67,8 @@ int vmrepl_logs_alloc(struct vmrepl_session *s, u32 ring_slots)
 			err = half_alloc(&log->half[1]);
 		if (!err)
 			err = vmrepl_ring_alloc(&log->ring, ring_slots);
+		if (!err)
+			err = plan_alloc(log, ring_slots);
 		if (err) {
 			/* Freeing what was never allocated is harmless. */
 			vmrepl_logs_free(s);
@@ -138,6 +150,8 @@ void vmrepl_log_dirty(struct vmrepl_session *s, unsigned long hva)
 	if (log_add(half, r, region, (hva - r->start) >> PAGE_SHIFT, h))
 		atomic64_inc(is_vcpu ? &s->stats.vcpu_events :
 				       &s->stats.kvm_events);
+	/* In here: a plan begins before the flip, which waits for us. */
+	vmrepl_cow_written(s, r, (hva - r->start) >> PAGE_SHIFT);
 	log_leave(half);
 	preempt_enable();
 }

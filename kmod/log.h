@@ -31,14 +31,15 @@
 #include <linux/atomic.h>
 #include <linux/types.h>
 
+#include "cow.h"
 #include "ring.h"
 
 struct vmrepl_session;
 struct task_struct;
 struct kvm;
 
-/* Entries in each half of a log: 64 KiB. */
-#define VMREPL_LOG_ENTRIES	8192
+/* Entries in each half of a log: 128 KiB. */
+#define VMREPL_LOG_ENTRIES	16384
 
 /* A log entry: region index above, page index in the region below. */
 #define VMREPL_ENTRY_SHIFT	48
@@ -62,17 +63,33 @@ struct vmrepl_log_half {
  * @s:		the session
  * @half:	see above
  * @ring:	where the worker puts what it copied
+ * @plan:	pages that have a place in the ring, see cow.h; @planned of them, in the
+ *		ring from record @plan_head on, where there is room for @plan_room
  * @worker:	the kthread
  * @wait:	the worker sleeps here between epochs and when the ring is full
  * @done:	last epoch that the worker has closed
+ * @copies:	pages of its plans, by who copied them
+ * @stats:	written by the worker alone, see uapi
  */
 struct vmrepl_log {
 	struct vmrepl_session *s;
 	struct vmrepl_log_half half[2];
 	struct vmrepl_ring_mem ring;
+	struct vmrepl_cow_page *plan;
+	u32 planned;
+	u32 plan_room;
+	u64 plan_head;
 	struct task_struct *worker;
 	wait_queue_head_t wait;
 	u64 done;
+	atomic64_t copies[VMREPL_COW_NR];
+	struct {
+		u64 events;
+		u64 pages;
+		u64 zero_pages;
+		u64 same_pages;
+		u64 copy_ns;
+	} stats;
 } ____cacheline_aligned_in_smp;
 
 /**

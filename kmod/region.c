@@ -2,6 +2,7 @@
 #include <linux/bitmap.h>
 #include <linux/mm.h>
 
+#include "hooks.h"
 #include "log.h"
 #include "region.h"
 #include "session.h"
@@ -26,7 +27,9 @@ struct vmrepl_region *vmrepl_region_find(struct vmrepl_regions *rs,
 static void region_free(struct vmrepl_region *r)
 {
 	vmrepl_same_free(&r->same);
-	kvfree(r->held);
+	vmrepl_cow_free(&r->cow);
+	if (likely(!(debug_break & VMREPL_BREAK_FREE)))
+		kvfree(r->held);
 	kvfree(r->dirty[1]);
 	kvfree(r->dirty[0]);
 	memset(r, 0, sizeof(*r));
@@ -53,6 +56,7 @@ static int region_add(struct vmrepl_session *s, unsigned long start,
 	r->dirty[1] = bitmap_of_pages(r->nr_pages);
 	r->held = bitmap_of_pages(r->nr_pages);
 	if (!r->dirty[0] || !r->dirty[1] || !r->held ||
+	    vmrepl_cow_alloc(&r->cow, r->nr_pages) ||
 	    vmrepl_same_alloc(&r->same, s->same_mode, s->same_seed, r->nr_pages)) {
 		region_free(r);
 		return -ENOMEM;

@@ -14,6 +14,7 @@
 
 #include <linux/types.h>
 
+#include "cow.h"
 #include "same.h"
 
 struct vmrepl_session;
@@ -28,6 +29,7 @@ struct vmrepl_session;
  * @held:	pages the host side wrote since the last quiet freeze; they stay in
  *		the set over live rounds, because a device may still be writing them
  *		through a reference it took before (O_DIRECT)
+ * @cow:	which pages of the frozen set are not copied yet
  * @same:	what the agent has of each page
  */
 struct vmrepl_region {
@@ -35,6 +37,7 @@ struct vmrepl_region {
 	unsigned long nr_pages;
 	unsigned long *dirty[2];
 	unsigned long *held;
+	struct vmrepl_cow cow;
 	struct vmrepl_same same;
 };
 

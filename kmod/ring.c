@@ -19,7 +19,9 @@ size_t vmrepl_ring_bytes(u32 nr_slots)
 
 int vmrepl_ring_alloc(struct vmrepl_ring_mem *r, u32 nr_slots)
 {
-	r->mem = vmalloc_user(vmrepl_ring_bytes(nr_slots));
+	/* That there is none is said by an error, not by a stack in the log. */
+	r->mem = __vmalloc(vmrepl_ring_bytes(nr_slots), GFP_KERNEL_ACCOUNT |
+			   __GFP_ZERO | __GFP_NOWARN);
 	if (!r->mem)
 		return -ENOMEM;
 
@@ -50,10 +52,14 @@ long vmrepl_ring_room(struct vmrepl_ring_mem *r)
 	return r->nr_slots - (r->head - tail);
 }
 
+void *vmrepl_ring_page_at(struct vmrepl_ring_mem *r, u64 i)
+{
+	return r->data + (size_t)(i & (r->nr_slots - 1)) * VMREPL_PAGE_SIZE;
+}
+
 void *vmrepl_ring_page(struct vmrepl_ring_mem *r)
 {
-	return r->data +
-	       (size_t)(r->head & (r->nr_slots - 1)) * VMREPL_PAGE_SIZE;
+	return vmrepl_ring_page_at(r, r->head);
 }
 
 void vmrepl_ring_put(struct vmrepl_ring_mem *r, const struct vmrepl_rec *rec)
@@ -98,9 +104,15 @@ bool vmrepl_ring_readable(struct vmrepl_ring_mem *r)
 
 int vmrepl_ring_mmap(struct vmrepl_ring_mem *r, struct vm_area_struct *vma)
 {
+	unsigned long addr = vma->vm_start;
+	void *page = r->mem;
+	int err = 0;
+
 	if (vma->vm_end - vma->vm_start != vmrepl_ring_bytes(r->nr_slots))
 		return -EINVAL;
 	/* Or a child's copy would keep the session after its agent. */
-	compat_vma_dontcopy(vma);
-	return remap_vmalloc_range(vma, r->mem, 0);
+	compat_vma_set(vma, VM_DONTCOPY | VM_DONTEXPAND | VM_DONTDUMP);
+	for (; addr < vma->vm_end && !err; addr += PAGE_SIZE, page += PAGE_SIZE)
+		err = vm_insert_page(vma, addr, vmalloc_to_page(page));
+	return err;
 }

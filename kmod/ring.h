@@ -50,6 +50,9 @@ long vmrepl_ring_room(struct vmrepl_ring_mem *r);
 /* The data page of the record that comes next; there is room for it. */
 void *vmrepl_ring_page(struct vmrepl_ring_mem *r);
 
+/* The data page of record @i; it is not shown yet. */
+void *vmrepl_ring_page_at(struct vmrepl_ring_mem *r, u64 i);
+
 /* Append a record. There is room for it, and its page is in place. */
 void vmrepl_ring_put(struct vmrepl_ring_mem *r, const struct vmrepl_rec *rec);
 
@@ -65,7 +68,7 @@ void vmrepl_ring_set_broken(struct vmrepl_ring_mem *r);
 /* Are there records that the agent's tail has not passed? Any context. */
 bool vmrepl_ring_readable(struct vmrepl_ring_mem *r);
 
-/* Map all of it into @vma. Return: 0 or -EINVAL. */
+/* Map all of it into @vma. Return: 0, -EINVAL or -ENOMEM. */
 int vmrepl_ring_mmap(struct vmrepl_ring_mem *r, struct vm_area_struct *vma);
 
 #endif /* _VMREPL_RING_KERNEL_H */

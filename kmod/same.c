@@ -93,3 +93,11 @@ bool vmrepl_same_page(struct vmrepl_same *same, unsigned long page,
 		return same_sum(same, page, data);
 	return same->copies && same_copy(same, page, data);
 }
+
+void vmrepl_same_forget(struct vmrepl_same *same, unsigned long page)
+{
+	if (same->sums)
+		same->sums[page] = 0;
+	if (same->given)
+		clear_bit(page, same->given);
+}

@@ -56,4 +56,7 @@ void vmrepl_same_free(struct vmrepl_same *same);
 bool vmrepl_same_page(struct vmrepl_same *same, unsigned long page,
 		      const void *data);
 
+/* Whatever it holds, the page is to be given next. Nobody else looks at it now. */
+void vmrepl_same_forget(struct vmrepl_same *same, unsigned long page);
+
 #endif /* _VMREPL_SAME_H */

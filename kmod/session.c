@@ -14,6 +14,7 @@
 #include "region.h"
 #include "ring.h"
 #include "session.h"
+#include "tracking.h"
 #include "vm.h"
 #include "worker.h"
 
@@ -213,8 +214,10 @@ int vmrepl_session_attach(struct vmrepl_session *s, struct vmrepl_attach *a)
 		a->nr_rings = s->nr_logs;
 		a->ring_bytes = vmrepl_ring_bytes(a->ring_slots);
 		a->ram_bytes = (u64)s->regions.nr_pages << PAGE_SHIFT;
-		pr_info("VM %d attached: %u vCPUs, %llu MiB\n",
-			s->kvm->userspace_pid, a->nr_vcpus, a->ram_bytes >> 20);
+		vmrepl_tracking_describe(s->kvm, a->why);
+		pr_info("VM %d attached: %u vCPUs, %llu MiB; %s\n",
+			s->kvm->userspace_pid, a->nr_vcpus, a->ram_bytes >> 20,
+			a->why);
 	}
 	mutex_unlock(&s->lock);
 	mutex_unlock(&session_lock);
@@ -230,6 +233,7 @@ static void detach(struct vmrepl_session *s)
 	vmrepl_notifier_off(s);
 	unpublish(s);
 	vmrepl_workers_destroy(s);
+	vmrepl_cow_drop(s);
 	vmrepl_regions_free(&s->regions);
 	vmrepl_logs_free(s);
 	kvfree(s->armed);

@@ -7,7 +7,8 @@
  *	session_lock	the list of sessions, hooks on or off, symbols bound
  *	s->lock		one ioctl at a time on a session; freeze, layout, detach
  *	hooks		find a session under RCU, and touch only
- *			its regions' bitmaps and its logs (see log.h)
+ *			its regions' bitmaps and its logs (see log.h), and, by the
+ *			busy bit of a page, its place in a ring (see cow.h)
  *	workers		the set of the epoch that is being copied: the halves of the
  *			logs and bitmaps that the freeze took away from the hooks
  *
@@ -22,6 +23,7 @@
 #include <linux/mutex.h>
 #include <linux/wait.h>
 
+#include "cow.h"
 #include "log.h"
 #include "region.h"
 #include "vmrepl.h"
@@ -53,6 +55,12 @@ enum vmrepl_broken {
  * @epoch:	number of the epoch frozen last
  * @epoch_half:	which half of bitmaps and logs it is
  * @epoch_scan:	some of its pages have no log entry
+ * @epoch_cow:	the guest went on before it was copied
+ * @prepared:	the plan of the next epoch is begun; @lock
+ * @unplanned:	pages that were taken out of it again; @lock
+ * @armed_cow:	the plan is that of a frozen set: hooks copy what is pending
+ * @moved:	memslots have changed since it was frozen
+ * @torn:	it was torn: 0 or 1
  * @epoch_started: number of the epoch the workers are to copy
  * @busy:	workers that have not written this epoch's END yet
  * @scan:	next piece of the bitmaps to look through, for all workers
@@ -81,6 +89,12 @@ struct vmrepl_session {
 	u64 epoch;
 	int epoch_half;
 	bool epoch_scan;
+	bool epoch_cow;
+	bool prepared;
+	u64 unplanned;
+	bool armed_cow;
+	bool moved;
+	int torn;
 	u64 epoch_started;
 	atomic_t busy;
 	atomic64_t scan;
@@ -92,12 +106,16 @@ struct vmrepl_session {
 		atomic64_t host_ranges;
 		atomic64_t pinned;
 		atomic64_t log_overflows;
-		atomic64_t pages;
-		atomic64_t zero_pages;
-		atomic64_t same_pages;
 		atomic64_t copy_errors;
 		atomic64_t ring_full;
+		atomic64_t slipped;
+		atomic64_t exposed;
+		atomic64_t torn;
 		u64 freezes;
+		u64 planned;
+		u64 cow_refused;
+		u64 freeze_ns;
+		u64 prepare_ns;
 	} stats;
 };
 

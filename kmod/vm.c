@@ -4,7 +4,6 @@
 #include <linux/fdtable.h>
 #include <linux/file.h>
 #include <linux/fs.h>
-#include <linux/hugetlb_inline.h>
 #include <linux/kvm_host.h>
 #include <linux/magic.h>
 #include <linux/mm.h>
@@ -17,6 +16,7 @@
 
 #include "compat/compat.h"
 #include "compat/ksym.h"
+#include "cow.h"
 #include "log.h"
 #include "region.h"
 #include "session.h"
@@ -138,11 +138,6 @@ static int vma_refused(struct mm_struct *mm, unsigned long start,
 				 "guest RAM is filled through userfaultfd (postcopy, lazy restore); wait until that is over");
 			return -EOPNOTSUPP;
 		}
-		if (is_vm_hugetlb_page(vma)) {
-			snprintf(why, VMREPL_WHY_LEN,
-				 "guest RAM is on hugetlbfs; use transparent huge pages");
-			return -EOPNOTSUPP;
-		}
 		addr = vma->vm_end;
 	}
 	return 0;
@@ -182,7 +177,7 @@ int vmrepl_vm_refused(struct kvm *kvm, char *why)
 {
 	int err;
 
-	if (compat_assigned_devices(kvm)) {
+	if (compat_has_assigned_device(kvm)) {
 		snprintf(why, VMREPL_WHY_LEN,
 			 "the VM has a host device assigned (VFIO); its writes cannot be seen");
 		return -EOPNOTSUPP;
@@ -347,6 +342,10 @@ int vmrepl_vm_take_layout(struct vmrepl_session *s,
 		if (!slots)
 			return -ENOMEM;
 	}
+
+	/* Memory may be gone that a plan names already. */
+	if (s->prepared)
+		vmrepl_cow_undo(s);
 
 	mutex_lock(&s->kvm->slots_lock);
 	err = take_layout_locked(s, why);

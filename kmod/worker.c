@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
+#include <linux/cpu.h>
+#include <linux/hugetlb.h>
 #include <linux/kthread.h>
 #include <linux/mm.h>
 #include <linux/pagemap.h>
@@ -8,6 +10,9 @@
 #include <linux/uaccess.h>
 
 #include "compat/compat.h"
+#include "cow.h"
+#include "hooks.h"
+#include "hostpte.h"
 #include "log.h"
 #include "region.h"
 #include "ring.h"
@@ -28,9 +33,11 @@ struct job {
 	bool have_mm;
 	unsigned long plain_start;	/* no shared memory was seen in here */
 	unsigned long plain_end;
+	u64 start;
 	u64 records;
 	u64 zero;
 	u64 same;
+	bool torn;
 };
 
 bool vmrepl_worker_is_current(struct vmrepl_session *s)
@@ -121,9 +128,18 @@ static bool still_guest_memory(struct vmrepl_session *s, unsigned long hva)
 	return found;
 }
 
+/* Private memory of hugetlbfs is in no file, but mapped where it is there. */
+static bool is_huge_hole(struct vm_area_struct *vma, unsigned long hva)
+{
+	return !xa_load(&vma->vm_file->f_mapping->i_pages,
+			linear_page_index(vma, hva)) &&
+	       vmrepl_hostpte_huge_none(vma->vm_mm, hva);
+}
+
 /*
- * A hole of shared memory reads as zeros, but reading it would fill it. Where the
- * VMM has mapped something else since a look at it, that is all that happens.
+ * A hole of shared memory, or of hugetlbfs, reads as zeros, but reading it would fill
+ * it. Where the VMM has mapped something else since a look at it, that is all that
+ * happens.
  */
 static bool is_hole(struct job *job, unsigned long hva)
 {
@@ -139,6 +155,8 @@ static bool is_hole(struct job *job, unsigned long hva)
 	    shmem_mapping(vma->vm_file->f_mapping)) {
 		hole = !xa_load(&vma->vm_file->f_mapping->i_pages,
 				linear_page_index(vma, hva));
+	} else if (vma && is_vm_hugetlb_page(vma)) {
+		hole = is_huge_hole(vma, hva);
 	} else if (vma) {
 		job->plain_start = vma->vm_start;
 		job->plain_end = vma->vm_end;
@@ -147,45 +165,89 @@ static bool is_hole(struct job *job, unsigned long hva)
 	return hole;
 }
 
+/*
+ * The page is in the slot of the record that comes next, or is @zero.
+ * Return: it was given; false: the agent has it already.
+ */
+static bool give_page(struct job *job, struct vmrepl_region *r,
+		      unsigned long page, bool zero)
+{
+	struct vmrepl_ring_mem *ring = &job->log->ring;
+	void *data = vmrepl_ring_page(ring);
+	struct vmrepl_rec rec = {
+		.hva = r->start + (page << PAGE_SHIFT),
+		.epoch = job->s->epoch,
+		.type = VMREPL_REC_PAGE,
+	};
+
+	zero = zero || !memchr_inv(data, 0, PAGE_SIZE);
+	if (vmrepl_same_page(&r->same, page, zero ? NULL : data)) {
+		job->same++;
+		return false;
+	}
+	if (zero) {
+		rec.type = VMREPL_REC_ZERO;
+		job->zero++;
+	}
+	vmrepl_ring_put(ring, &rec);
+	if (++job->records % PUBLISH_EVERY == 0)
+		publish(job);
+	return true;
+}
+
 static bool take_page(struct job *job, struct vmrepl_region *r,
 		      unsigned long page)
 {
 	unsigned long hva = r->start + (page << PAGE_SHIFT);
 	struct vmrepl_session *s = job->s;
-	struct vmrepl_rec rec = {
-		.hva = hva,
-		.epoch = s->epoch,
-		.type = VMREPL_REC_PAGE,
-	};
-	void *to;
+	bool zero;
 
 	/* One more for END: so it always has room, and closing never waits. */
 	if (!wait_for_room(job, 2) || !job_get_mm(job))
 		return false;
 
-	to = vmrepl_ring_page(&job->log->ring);
-	if (is_hole(job, hva)) {
-		rec.type = VMREPL_REC_ZERO;
-	} else if (copy_from_user(to, (void __user *)hva, PAGE_SIZE)) {
+	zero = is_hole(job, hva);
+	if (!zero && copy_from_user(vmrepl_ring_page(&job->log->ring),
+				    (void __user *)hva, PAGE_SIZE)) {
 		if (!still_guest_memory(s, hva))
 			return true;
 		atomic64_inc(&s->stats.copy_errors);
 		vmrepl_session_break(s, VMREPL_BROKEN_COPY);
 		return false;
-	} else if (!memchr_inv(to, 0, PAGE_SIZE)) {
-		rec.type = VMREPL_REC_ZERO;
 	}
-	if (vmrepl_same_page(&r->same, page,
-			     rec.type == VMREPL_REC_ZERO ? NULL : to)) {
-		job->same++;
-		return true;
-	}
-	if (rec.type == VMREPL_REC_ZERO)
-		job->zero++;
-	vmrepl_ring_put(&job->log->ring, &rec);
-	if (++job->records % PUBLISH_EVERY == 0)
-		publish(job);
+	give_page(job, r, page, zero);
 	return true;
+}
+
+/* Each page has its place in the ring already. */
+static bool copy_plan(struct job *job)
+{
+	struct vmrepl_rec skip = {
+		.epoch = job->s->epoch,
+		.type = VMREPL_REC_SKIP,
+	};
+	struct vmrepl_log *log = job->log;
+	u32 i;
+
+	for (i = 0; i < log->planned; i++) {
+		struct vmrepl_cow_page *p = &log->plan[i];
+		bool zero = !p->page;
+
+		if (hopeless(job))
+			return false;
+		if (p->gone) {
+			vmrepl_ring_put(&log->ring, &skip);
+			continue;
+		}
+		if (!vmrepl_cow_take(log, i))
+			job->torn = true;
+		if (!give_page(job, &job->s->regions.tab[p->region], p->index,
+			       zero))
+			vmrepl_ring_put(&log->ring, &skip);
+		cond_resched();
+	}
+	/* The last one may not have been readable. */
+	return !hopeless(job);
 }
 
 static bool copy_log(struct job *job)
@@ -254,6 +316,20 @@ static bool copy_bitmaps(struct job *job)
 	}
 }
 
+/* Somebody may read them meanwhile. */
+static void count(struct job *job)
+{
+	struct vmrepl_log *log = job->log;
+
+	WRITE_ONCE(log->stats.events, log->stats.events +
+		   atomic_read(&log->half[job->half].nr));
+	WRITE_ONCE(log->stats.pages, log->stats.pages + job->records);
+	WRITE_ONCE(log->stats.zero_pages, log->stats.zero_pages + job->zero);
+	WRITE_ONCE(log->stats.same_pages, log->stats.same_pages + job->same);
+	WRITE_ONCE(log->stats.copy_ns, log->stats.copy_ns +
+		   ktime_get_ns() - job->start);
+}
+
 static void close_epoch(struct job *job)
 {
 	struct vmrepl_session *s = job->s;
@@ -263,9 +339,16 @@ static void close_epoch(struct job *job)
 		.type = VMREPL_REC_END,
 	};
 
-	atomic64_add(job->records, &s->stats.pages);
-	atomic64_add(job->zero, &s->stats.zero_pages);
-	atomic64_add(job->same, &s->stats.same_pages);
+	/* While the guest stands nobody writes, whatever a hook may have seen. */
+	if (unlikely(debug_break & VMREPL_BREAK_WHOLE) && s->epoch % 4 == 0)
+		job->torn = true;
+	if ((job->torn || READ_ONCE(s->moved)) && s->epoch_cow) {
+		end.flags = VMREPL_REC_TORN;
+		if (!xchg(&s->torn, 1))
+			atomic64_inc(&s->stats.torn);
+	}
+
+	count(job);
 	vmrepl_log_reset(job->log, job->half);
 	vmrepl_ring_put(&job->log->ring, &end);
 	job->log->done = s->epoch;
@@ -277,17 +360,21 @@ static void close_epoch(struct job *job)
 static void do_epoch(struct vmrepl_log *log)
 {
 	struct vmrepl_session *s = log->s;
-	struct job job = { .log = log, .s = s, .half = s->epoch_half };
-	u64 start = ktime_get_ns();
+	struct job job = {
+		.log = log,
+		.s = s,
+		.half = s->epoch_half,
+		.start = ktime_get_ns(),
+	};
 	bool whole;
 
 	/* END needs room even where there is no page. */
-	whole = wait_for_room(&job, 1) && copy_log(&job) &&
+	whole = wait_for_room(&job, 1) && copy_plan(&job) && copy_log(&job) &&
 		(!s->epoch_scan || copy_bitmaps(&job));
 	job_put_mm(&job);
 	trace_vmrepl_copied(s->kvm->userspace_pid, s->epoch, log - s->logs,
 			    job.records, job.zero, job.same,
-			    ktime_get_ns() - start, whole);
+			    ktime_get_ns() - job.start, whole);
 	if (whole)
 		close_epoch(&job);
 	else
@@ -341,12 +428,29 @@ void vmrepl_workers_destroy(struct vmrepl_session *s)
 	}
 }
 
-void vmrepl_workers_start(struct vmrepl_session *s, int h, bool scan)
+int vmrepl_workers_place(struct vmrepl_session *s, const struct cpumask *cpus)
+{
+	int err = -EINVAL;
+	unsigned int i;
+
+	/* None of them goes offline meanwhile: so all workers go there or none. */
+	cpus_read_lock();
+	if (!cpumask_empty(cpus) && cpumask_subset(cpus, cpu_online_mask))
+		err = 0;
+	for (i = 0; i < s->nr_logs && !err; i++)
+		err = set_cpus_allowed_ptr(s->logs[i].worker, cpus);
+	cpus_read_unlock();
+	return err;
+}
+
+void vmrepl_workers_start(struct vmrepl_session *s, int h, bool scan, bool cow)
 {
 	unsigned int i;
 
 	s->epoch_half = h;
 	s->epoch_scan = scan;
+	s->epoch_cow = cow;
+	WRITE_ONCE(s->moved, false);
 	atomic64_set(&s->scan, 0);
 	atomic_set(&s->busy, s->nr_logs);
 	/* Pairs with the acquire in has_work(). */

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "checkpoint.h"
+#include "protect.h"
 #include "tap.h"
 
 /* Far more than the small pipe takes. */
@@ -33,6 +34,8 @@ enum act {
 };
 
 static enum act act;
+/* What it says of the guest before its answer; NULL: nothing, it stood already. */
+static const char *events;
 static int server = -1;
 /* Whether it has written all; errno where it could not; -1: not yet. */
 static atomic_int written;
@@ -78,6 +81,8 @@ static void save(int fd, const char *line)
 		atomic_store(&written, n < 0 ? errno : 0);
 		close(out);
 	}
+	if (events)
+		say(fd, events);
 	snprintf(answer, sizeof(answer), "{\"%s\":%s,\"id\":%d}\r\n",
 		 act == ACT_REFUSE || n < 0 ? "error" : "return",
 		 act == ACT_REFUSE || n < 0 ? "{\"class\":\"GenericError\",\"desc\":\"no\"}" : "{}",
@@ -174,6 +179,47 @@ static bool whole(void)
 	return cp.len == STATE_BYTES;
 }
 
+#define EVENT(name, s, us)							\
+	"{\"timestamp\":{\"seconds\":" #s ",\"microseconds\":" #us "},\"event\":\"" name "\"}\r\n"
+
+/* One checkpoint with what QEMU says of the guest; returns nanoseconds it took. */
+static uint64_t told(const char *what)
+{
+	uint64_t before = loop_now();
+
+	events = what;
+	fire(ACT_SAVE);
+	UNTIL(stops, PATIENCE_NS);
+	checkpoint_resume(&cp);
+	if (!UNTIL(dones, PATIENCE_NS) || done_err)
+		tap_die("no checkpoint: %s", done_why.text);
+	events = NULL;
+	return loop_now() - before;
+}
+
+static void test_pause(void)
+{
+	uint64_t took;
+
+	told(EVENT("STOP", 1000, 999990) EVENT("RESUME", 1001, 7));
+	tap_ok(cp.pause_ns == 17 * NSEC_PER_USEC && !cp.stands, "the pause is from STOP to RESUME");
+	took = told(EVENT("STOP", 1000, 0) EVENT("RESUME", 90000, 0));
+	tap_ok(cp.pause_ns && cp.pause_ns <= took,
+	       "and at most from the trigger to the answer, whoever sets the clock");
+	took = told(EVENT("STOP", 90000, 0) EVENT("RESUME", 1000, 0));
+	tap_ok(cp.pause_ns && cp.pause_ns <= took, "also where it is set back");
+	told(NULL);
+	tap_ok(cp.stands && !cp.pause_ns, "nothing said: it stood already, and did not wait for us");
+	told(EVENT("RESUME", 1000, 0) EVENT("STOP", 1000, 1));
+	tap_ok(cp.stands, "stopped by somebody after the trigger: it stands");
+	told(EVENT("RESUME", 1000, 0) EVENT("STOP", 1000, 1) EVENT("RESUME", 1000, 5));
+	tap_ok(!cp.stands && cp.pause_ns == 4 * NSEC_PER_USEC, "let run by somebody before: it runs");
+
+	tap_ok(protect_due(1000, 1030, 100, 30) == 1100, "short pauses: one checkpoint each interval");
+	tap_ok(protect_due(1000, 1080, 100, 80) == 1160, "long ones: it runs as long as it stood");
+	tap_ok(protect_due(1000, 1300, 100, 0) == 1300, "one that took longer than the interval: at once");
+}
+
 int main(void)
 {
 	struct sockaddr_un sa = { .sun_family = AF_UNIX };
@@ -206,6 +252,7 @@ int main(void)
 	checkpoint_resume(&cp);
 	tap_ok(UNTIL(dones, PATIENCE_NS) && !done_err && whole(), "then its state is whole");
 
+	test_pause();
 	fire(ACT_REFUSE);
 	tap_ok(UNTIL(dones, PATIENCE_NS) && done_err && !stops && strstr(done_why.text, "no"),
 	       "a QEMU that refuses: an error, and its words");

@@ -53,8 +53,9 @@ void consumer_watch(struct consumer *c, const void *base, uint64_t pages)
 	c->base = (uintptr_t)base;
 	c->pages = pages;
 	c->copy = malloc(pages * VMREPL_PAGE_SIZE);
+	c->stage = malloc(pages * VMREPL_PAGE_SIZE);
 	c->seen = calloc(pages, sizeof(*c->seen));
-	if (!c->copy || !c->seen)
+	if (!c->copy || !c->stage || !c->seen)
 		tap_die("no memory for the copy");
 	/* Nothing the guest would have: a page that is never sent shows. */
 	memset(c->copy, 0xa5, pages * VMREPL_PAGE_SIZE);
@@ -66,7 +67,15 @@ void consumer_close(struct consumer *c)
 		munmap(c->ring[i], c->attach.ring_bytes);
 	close(c->fd);
 	free(c->copy);
+	free(c->stage);
 	free(c->seen);
+}
+
+int consumer_prepare(struct consumer *c)
+{
+	struct vmrepl_prepare prepare;
+
+	return ioctl(c->fd, VMREPL_PREPARE, &prepare) ? errno : 0;
 }
 
 int consumer_freeze(struct consumer *c, uint32_t flags)
@@ -98,9 +107,17 @@ static void take_page(struct consumer *c, const struct vmrepl_rec *rec,
 	}
 	c->seen[page]++;
 	if (rec->type == VMREPL_REC_ZERO)
-		memset(c->copy + page * VMREPL_PAGE_SIZE, 0, VMREPL_PAGE_SIZE);
+		memset(c->stage + page * VMREPL_PAGE_SIZE, 0, VMREPL_PAGE_SIZE);
 	else
-		memcpy(c->copy + page * VMREPL_PAGE_SIZE, data, VMREPL_PAGE_SIZE);
+		memcpy(c->stage + page * VMREPL_PAGE_SIZE, data, VMREPL_PAGE_SIZE);
+}
+
+static void apply(struct consumer *c)
+{
+	for (uint64_t p = 0; p < c->pages; p++)
+		if (c->seen[p])
+			memcpy(c->copy + p * VMREPL_PAGE_SIZE,
+			       c->stage + p * VMREPL_PAGE_SIZE, VMREPL_PAGE_SIZE);
 }
 
 /* Return: END was among the records. */
@@ -120,7 +137,10 @@ static bool take_ring(struct consumer *c, int i, uint64_t *in_ring)
 		if (rec->type == VMREPL_REC_END) {
 			if (rec->arg != *in_ring || rec->hva)
 				c->errors++;
+			c->torn |= rec->flags & VMREPL_REC_TORN;
 			end = true;
+		} else if (rec->type == VMREPL_REC_SKIP) {
+			c->skipped++;
 		} else {
 			(*in_ring)++;
 			take_page(c, rec, (void *)r + r->data_offset +
@@ -143,6 +163,8 @@ int consumer_drain(struct consumer *c)
 	struct pollfd pfd = { .fd = c->fd, .events = POLLIN };
 
 	c->records = 0;
+	c->skipped = 0;
+	c->torn = false;
 	if (c->seen)
 		memset(c->seen, 0, c->pages * sizeof(*c->seen));
 	while (left) {
@@ -159,6 +181,8 @@ int consumer_drain(struct consumer *c)
 		if (pfd.revents & POLLHUP && left)
 			return ESRCH;
 	}
+	if (c->seen && !c->torn)
+		apply(c);
 	return 0;
 }
 
@@ -175,4 +199,10 @@ struct vmrepl_stats consumer_stats(struct consumer *c)
 
 	ioctl(c->fd, VMREPL_STATS, &st);
 	return st;
+}
+
+int consumer_log_stats(struct consumer *c, uint32_t ring, struct vmrepl_log_stats *st)
+{
+	*st = (struct vmrepl_log_stats){ .ring = ring };
+	return ioctl(c->fd, VMREPL_LOG_STATS, st) ? errno : 0;
 }

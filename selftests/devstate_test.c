@@ -358,6 +358,57 @@ static void test_build(void)
 	ramblock_free(&a);
 }
 
+static void put_section(struct bytes *b, uint32_t id, const char *name, uint32_t instance,
+			const void *data, size_t n)
+{
+	put_be(b, RAMSTREAM_FULL, 1);
+	put_be(b, id, 4);
+	put_name(b, name);
+	put_be(b, instance, 4);
+	put_be(b, 1, 4);
+	put(b, data, n);
+	put_be(b, RAMSTREAM_FOOTER, 1);
+	put_be(b, id, 4);
+}
+
+/* Of a machine with these devices; the data of one looks like a footer, and more. */
+static uint64_t sections(const char *net, uint32_t id, uint8_t fill, bool rng)
+{
+	struct bytes *b = &stream;
+	uint8_t data[64];
+
+	memset(data, fill, sizeof(data));
+	b->len = 0;
+	put_be(b, RAMSTREAM_MAGIC, 4);
+	put_be(b, RAMSTREAM_VERSION, 4);
+	put_section(b, 2, "timer", 0, data, 3);
+	memcpy(data + 7, "\x7e\x00\x00\x00\x03\x04\x00\x00\x00\x04\x03" "a\x07" "c", 14);
+	put_section(b, 3, "cpu", 1, data, sizeof(data));
+	put_section(b, id, net, 0, data, fill);
+	if (rng)
+		put_section(b, id + 1, "0000:00:04.0/virtio-rng", 0, data, sizeof(data));
+	put_be(b, RAMSTREAM_EOF, 1);
+	return devstate_sections(b->data, b->len);
+}
+
+static void test_sections(void)
+{
+	uint64_t want = sections("0000:00:03.0/virtio-net", 4, 1, true);
+	size_t n, known = 0;
+
+	tap_ok(want, "the sections of a state are found");
+	tap_ok(sections("0000:00:03.0/virtio-net", 4, 60, true) == want,
+	       "they are the same whatever the devices' state is");
+	tap_ok(sections("0000:00:03.0/virtio-net", 4, 1, false) != want, "a device is gone");
+	tap_ok(sections("0000:00:05.0/virtio-net", 4, 1, true) != want, "one is elsewhere");
+	tap_ok(sections("0000:00:03.0/virtio-net", 9, 1, true) != want,
+	       "one was taken out and put in again");
+	sections("0000:00:03.0/virtio-net", 4, 1, true);
+	for (n = 0; n < stream.len; n++)
+		known += devstate_sections(stream.data, n) == want;
+	tap_ok(!known, "cut at each of %zu bytes it is not understood, or another", stream.len);
+}
+
 int main(void)
 {
 	printf("TAP version 13\n");
@@ -366,5 +417,6 @@ int main(void)
 	test_wrong();
 	test_refused();
 	test_build();
+	test_sections();
 	return tap_done();
 }

@@ -6,10 +6,13 @@
 #define _SELFTESTS_EXPECT_H
 
 #include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -139,7 +142,8 @@ static inline bool expect_hooks(void)
 {
 	static const char *const functions[] = {
 		"mark_page_dirty_in_slot ", "handle_mm_fault ",
-		"kvm_arch_commit_memory_region ", "kvm_vm_ioctl ",
+		"hugetlb_fault ", "kvm_arch_commit_memory_region ",
+		"kvm_vm_ioctl ",
 	};
 	FILE *f = fopen(EXPECT_TRACEFS "/enabled_functions", "r");
 	bool on = false;
@@ -150,21 +154,48 @@ static inline bool expect_hooks(void)
 	if (!f)
 		tap_die(EXPECT_TRACEFS "/enabled_functions: %s", strerror(errno));
 	while (fgets(line, sizeof(line), f))
-		for (unsigned int i = 0; i < 4; i++)
+		for (unsigned int i = 0; i < sizeof(functions) / sizeof(*functions); i++)
 			on |= !strncmp(line, functions[i], strlen(functions[i]));
 	fclose(f);
 	return on;
 }
 
-/* How many huge pages the host is to set aside; it may give fewer. */
-static inline void expect_hugepages(int n)
+/*
+ * Another process with a VM and a session of its own: while it lives the hooks stay, and
+ * attaching is quicker. Return: its pid, for expect_no_keeper().
+ */
+static inline pid_t expect_keeper(void)
 {
-	FILE *f = fopen("/proc/sys/vm/nr_hugepages", "w");
+	int ready[2];
+	pid_t child;
+	char byte;
 
-	if (f) {
-		fprintf(f, "%d\n", n);
-		fclose(f);
+	if (pipe2(ready, O_CLOEXEC))
+		tap_die("pipe: %s", strerror(errno));
+	child = fork();
+	if (!child) {
+		struct consumer c;
+
+		/* A VM of its parent would be one too many. */
+		close_range(3, ready[1] - 1, 0);
+		close_range(ready[1] + 1, ~0U, 0);
+		vmm_create(VMM_RAM_ANON, 64, 1);
+		if (consumer_attach(&c, getpid(), 0) || write(ready[1], "", 1) != 1)
+			_exit(1);
+		pause();
+		_exit(0);
 	}
+	close(ready[1]);
+	if (child < 0 || read(ready[0], &byte, 1) != 1)
+		tap_die("another VM cannot be protected");
+	close(ready[0]);
+	return child;
+}
+
+static inline void expect_no_keeper(pid_t keeper)
+{
+	kill(keeper, SIGKILL);
+	waitpid(keeper, NULL, 0);
 }
 
 #endif /* _SELFTESTS_EXPECT_H */

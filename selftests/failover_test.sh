@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 # failover_test: a host loses its power under load; the guest goes on from the other
 # host with nothing lost, its memory is the primary's at the last checkpoint to the
-# byte, and it can be rebooted there. TAP.
+# byte, and it can be rebooted there. With VMREPL_MODULE_OPTIONS=debug_break=1024 every
+# fourth checkpoint is torn on the way. TAP.
 set -uo pipefail
 # shellcheck source-path=SCRIPTDIR source=hosts.sh
 . "$(dirname "${BASH_SOURCE[0]}")/hosts.sh"
@@ -28,6 +29,15 @@ nothing_lost() {
 		{ tail -n 3 "$work/client.log"; return 1; }
 }
 
+# Acknowledged is only what was taken again.
+torn_on_the_way() {
+	grep -q "$(event torn)" "$work/primary.log"
+}
+
+copied_on_write() {
+	grep -q '"event":"epoch".*"cow":true' "$work/primary.log"
+}
+
 reboots() {
 	local from
 
@@ -49,6 +59,11 @@ must primary_start --timeout 5000 --fence-command "lab-power off b"
 check "the guest is protected" protected || die "not protected"
 check "checkpoints are made" epochs 12
 check "it serves meanwhile" served 20
+if [[ ${VMREPL_MODULE_OPTIONS:-} == *debug_break=1024* ]]; then
+	check "checkpoints are torn, and taken again" torn_on_the_way
+else
+	check "the guest goes on while they are copied" copied_on_write
+fi
 check "the twin on b waits" guest_status b inmigrate
 
 "$lab" kill a

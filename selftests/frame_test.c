@@ -154,6 +154,12 @@ static void test_header(void)
 	tap_ok(parse(len, 0) == -EPROTO, "ACK with a payload");
 	len = put(FRAME_EPOCH_END, 1, 0, sentence, 2);
 	tap_ok(parse(len, 0) == -EPROTO, "EPOCH_END that is too short");
+	len = put(FRAME_EPOCH_END, 1, 0, &(struct frame_end){ .flags = FRAME_END_STANDS },
+		  sizeof(struct frame_end));
+	tap_ok(parse(len, 0) > 0, "EPOCH_END of a guest that stands");
+	len = put(FRAME_EPOCH_END, 1, 0, &(struct frame_end){ .flags = FRAME_END_TORN << 1 },
+		  sizeof(struct frame_end));
+	tap_ok(parse(len, 0) == -EPROTO, "EPOCH_END with an unknown flag");
 
 	memset(buf, 0, sizeof(buf));
 	tap_ok(parse(1, 0) == -EPROTO, "one byte that begins no frame");

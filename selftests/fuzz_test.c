@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "consumer.h"
+#include "expect.h"
 #include "tap.h"
 #include "vmm.h"
 
@@ -144,7 +145,7 @@ static void do_freeze(struct fuzz *f, int fd)
 	static uint64_t epoch;
 	struct vmrepl_freeze z = {
 		.epoch = __atomic_add_fetch(&epoch, 1, __ATOMIC_SEQ_CST),
-		.flags = VMREPL_FREEZE_LIVE,
+		.flags = below(f, 3),
 	};
 
 	switch (below(f, 8)) {
@@ -232,6 +233,18 @@ static void do_scribble(struct fuzz *f)
 	}
 }
 
+static void do_cpus(struct fuzz *f, int fd)
+{
+	struct vmrepl_cpus c = {
+		.mask = (uintptr_t)place(f), .bytes = below(f, 64) * 8,
+		.pad = below(f, 8) ? 0 : number(f),
+	};
+
+	if (below(f, 8) == 0)
+		c.bytes = number(f);
+	ioctl(fd, VMREPL_CPUS, below(f, 8) ? (void *)&c : place(f));
+}
+
 static void do_fork(int fd)
 {
 	pid_t child = fork();
@@ -290,6 +303,12 @@ static void one(struct fuzz *f)
 	case 57 ... 75:
 		ioctl(fd, VMREPL_KICK);
 		break;
+	case 76:
+		do_cpus(f, fd);
+		break;
+	case 77 ... 80:
+		ioctl(fd, VMREPL_PREPARE, place(f));
+		break;
 	default:
 		do_scribble(f);
 	}
@@ -305,34 +324,6 @@ static void *fuzz_main(void *data)
 		if (f->map[i].at)
 			munmap(f->map[i].at, f->map[i].len);
 	return NULL;
-}
-
-/* Another VM's session: hooks stay on, and ours come and go sooner. */
-static pid_t keep_hooks(void)
-{
-	int ready[2];
-	pid_t child;
-	char c;
-
-	if (pipe(ready))
-		tap_die("pipe: %s", strerror(errno));
-	child = fork();
-	if (!child) {
-		struct consumer consumer;
-
-		vmm_create(VMM_RAM_ANON, 64, 1);
-		if (consumer_attach(&consumer, getpid(), 0))
-			_exit(1);
-		if (write(ready[1], "", 1) != 1)
-			_exit(1);
-		pause();
-		_exit(0);
-	}
-	close(ready[1]);
-	if (child < 0 || read(ready[0], &c, 1) != 1)
-		tap_die("another VM cannot be protected");
-	close(ready[0]);
-	return child;
 }
 
 /* The guest is whole, and the module as good as new. */
@@ -370,7 +361,7 @@ int main(int argc, char **argv)
 	if (seconds < 1)
 		tap_die("usage: fuzz_test [SECONDS [SEED]]");
 	tap_note("%d seconds, seed %lu", seconds, seed);
-	other = keep_hooks();
+	other = expect_keeper();
 	vm = vmm_create(VMM_RAM_ANON, PAGES, 2);
 	for (int i = 0; i < FILES; i++)
 		files[i] = -1;
@@ -401,7 +392,6 @@ int main(int argc, char **argv)
 	       sum.attached, sum.frozen, sum.mapped);
 	tap_ok(sane(), "the guest is protected afterwards, and whole");
 	vmm_destroy(vm);
-	kill(other, SIGKILL);
-	waitpid(other, NULL, 0);
+	expect_no_keeper(other);
 	return tap_done();
 }

@@ -28,6 +28,8 @@ static void fill(struct hello *hello)
 	hello->ram_bytes = 256 * MIB;
 	hello->nr_vcpus = 2;
 	hello->timeout_ms = 2000;
+	devices_add(&hello->devices, "virtio-net-pci net0");
+	devices_add(&hello->devices, "virtio-rng-pci");
 	ramblock_add(&hello->blocks, "pc.ram", 256 * MIB, true);
 	ramblock_add(&hello->blocks, "pc.bios", 262144, false);
 }
@@ -68,6 +70,7 @@ static void test_round_trip(const char *text)
 {
 	struct hello want, got;
 	struct why why;
+	bool ours;
 	int err;
 
 	fill(&want);
@@ -75,6 +78,7 @@ static void test_round_trip(const char *text)
 	tap_ok(!err && !strcmp(got.qemu, want.qemu) && !strcmp(got.machine, want.machine) &&
 	       got.ram_bytes == want.ram_bytes && got.nr_vcpus == want.nr_vcpus &&
 	       got.timeout_ms == want.timeout_ms &&
+	       !devices_differ(&got.devices, &want.devices, &ours) &&
 	       got.blocks.nr == 2 && !strcmp(got.blocks.blocks[1].name, "pc.bios") &&
 	       got.blocks.blocks[0].big && !got.blocks.blocks[1].big, "what is written is read");
 	hello_free(&got);
@@ -104,8 +108,8 @@ static void test_damaged(const char *text)
 
 static void test_forged(const char *text)
 {
-	refused(text, "\"protocol\":1", "\"protocol\":2");
-	refused(text, "\"protocol\":1", "\"protocol\":\"1\"");
+	refused(text, "\"protocol\":2", "\"protocol\":1");
+	refused(text, "\"protocol\":2", "\"protocol\":\"2\"");
 	refused(text, "\"vcpus\":2", "\"vcpus\":-2");
 	refused(text, "\"vcpus\":2", "\"vcpus\":1e300");
 	refused(text, "\"timeout-ms\":2000", "\"timeout-ms\":0");
@@ -117,6 +121,9 @@ static void test_forged(const char *text)
 	refused(text, "\"bytes\":262144", "\"bytes\":4095");
 	refused(text, "\"bytes\":262144", "\"bytes\":9223372036854775807");
 	refused(text, "\"pc.bios\"", "\"pc.ram\"");
+	refused(text, "\"virtio-rng-pci\"", "7");
+	refused(text, "\"virtio-rng-pci\"", "\"\"");
+	refused(text, "\"devices\":[", "\"devicez\":[");
 	tap_ok(!parses("[]", 2) && !parses("null", 4) && !parses("{}", 2),
 	       "no object, or an empty one");
 }
@@ -155,6 +162,10 @@ static void test_match(void)
 	DIFFERS(standby.ram_bytes = 512 * MIB, "RAM");
 	DIFFERS(standby.nr_vcpus = 1, "vCPU");
 	DIFFERS(standby.qemu_major = 6, "older");
+	DIFFERS(devices_add(&standby.devices, "pc-dimm dimm1"), "only the standby's QEMU has a device pc-dimm dimm1");
+	DIFFERS(devices_add(&primary.devices, "pc-dimm dimm1"), "only the primary's QEMU has a device pc-dimm dimm1");
+	DIFFERS(devices_add(&primary.devices, "virtio-rng-pci"), "virtio-rng-pci");
+	DIFFERS(devices_free(&primary.devices), "virtio-net-pci net0");
 	DIFFERS(standby.fence = true, "--fence-command");
 	DIFFERS(primary.fence = true, "--fence-command");
 	DIFFERS(standby.blocks.blocks[0].size = 128 * MIB, "pc.ram");

@@ -150,7 +150,7 @@ build_image() {
 	"$lab" prepare || return 1
 	redis=$("$lab" package redis-server) || return 1
 	"$lab" guest-image --out "$image" --start "$here/guest/start" --root "$redis" \
-		--add "$redis/usr/bin/redis-check-rdb:/usr/bin/redis-server"
+		--module virtio_balloon --add "$redis/usr/bin/redis-check-rdb:/usr/bin/redis-server"
 }
 
 # VMREPL_MODULE_OPTIONS may break it on purpose.

@@ -281,6 +281,9 @@ int main(void)
 	tap_ok(p, "plug");
 	if (!p)
 		tap_die("%s", why.text);
+	tap_ok(run("grep -q 0 /proc/sys/net/ipv6/conf/all/disable_ipv6 &&"
+		   " ! ip -6 -o addr show | grep vmr"),
+	       "the kernel gives the ifb no address, for which it would send through the plug");
 	test_segments(p);
 	tap_ok(!plug_close(p, false, &why) && as_before(false), "unplug");
 	test_close(true);

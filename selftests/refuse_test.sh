@@ -116,6 +116,8 @@ check "no --to" refused "--to ADDR.* is missing" a - --vm 1
 check "no --listen" refused "--listen ADDR.* is missing" b - --standby --vm 1
 check "an unknown option" refused "no option '--wm'" a - --wm 1
 check "a number out of range" refused "--timeout wants a number" a - --vm 1 --to "$nobody" --timeout 1
+check "CPUs that are no list" refused "--worker-cpus wants CPUs and ranges" a - --vm 1 --to "$nobody" \
+	--worker-cpus 3-2
 check "a port that is none" refused "is no port" a - --vm 1 --to "$standby_ip:notaport"
 check "an address that is none" refused "cannot resolve" a - --vm 1 --to 10.77.0.2.3
 
@@ -200,6 +202,8 @@ agent_start standby b --standby --listen "$standby_ip:$port" --vm "$(vm_pid b m)
 must wait_line "$standby_log" 'listening on' 30
 check "a fence command on one side only" refused "only the primary has a --fence-command" \
 	a m --vm "$m" --to "$standby_ip:$port" --fence-command true
+check "a CPU that is not there" refused "--worker-cpus 1,63 names a CPU that is not online" \
+	a m --vm "$m" --to "$standby_ip:$port" --worker-cpus 1,63
 must on a sh -c 'tc qdisc add dev guestm clsact && tc filter add dev guestm ingress matchall action pass'
 filtered() {
 	refused "ingress filters of its own" a - --vm "$m" --to "$standby_ip:$port" >"$work/filtered"
@@ -214,10 +218,10 @@ from=$(lines "$standby_log")
 check "garbage comes" garbage
 check "it is closed and said" standby_sees "closed a connection from .*no vmrepl frame" $((from + 1))
 from=$(lines "$standby_log")
-check "a stream that is cut comes" to_port '\x56\x4d\x50\x4c\x01\x00\x01\x00\x10'
+check "a stream that is cut comes" to_port '\x56\x4d\x50\x4c\x02\x00\x01\x00\x10'
 check "it is closed and said" standby_sees "closed a connection from .*it closed the connection" $((from + 1))
 from=$(lines "$standby_log")
-check "another protocol version comes" to_port "\\x56\\x4d\\x50\\x4c\\x02\\x00\\x01\\x00$(printf '\\0%.0s' {1..32})"
+check "another protocol version comes" to_port "\\x56\\x4d\\x50\\x4c\\x63\\x00\\x01\\x00$(printf '\\0%.0s' {1..32})"
 check "it is closed and said" \
 	standby_sees "another protocol version; install the same vmrepl-agent" $((from + 1))
 check "one that says nothing is closed" silent
@@ -235,8 +239,9 @@ vm b m "${q35[@]}" -incoming defer $(vm_qmp m) $(vm_net m) "${disk[@]}"
 m=$(vm_pid a m)
 agent_start standby b --standby --listen "$standby_ip:$port" --vm "$(vm_pid b m)" --timeout 10000
 must wait_line "$standby_log" 'listening on' 30
-agent_start primary a --vm "$m" --to "$standby_ip:$port" --timeout 10000
+agent_start primary a --vm "$m" --to "$standby_ip:$port" --timeout 10000 --worker-cpus 1-2
 check "a read-only disk is fine: protected" protected || die "not protected"
+check "its workers are where they should be" test "$(agent_status a worker-cpus)" = 1-2
 second() { # PATTERN HOST ARGUMENTS
 	local pattern=$1 host=$2
 

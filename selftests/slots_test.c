@@ -327,17 +327,6 @@ static void test_refused_slots(struct vmm *v, struct consumer *c)
 
 	munmap(mem, bytes);
 	refused_slot(v, c, "memory that is not there", mem, 16);
-
-	expect_hugepages(4);
-	mem = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE |
-		   MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
-	if (mem == MAP_FAILED) {
-		tap_skip("the host gives no huge pages: %s", strerror(errno));
-	} else {
-		refused_slot(v, c, "hugetlbfs", mem, bytes / VMM_PAGE);
-		munmap(mem, bytes);
-	}
-	expect_hugepages(0);
 }
 
 struct churn {

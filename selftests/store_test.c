@@ -113,8 +113,12 @@ static enum store_verdict pages(uint64_t epoch, uint32_t block, uint32_t nr, int
 	return verdict;
 }
 
+/* FRAME_END_* of the next end(). */
+static uint32_t end_flags;
+
 static enum store_verdict end(uint64_t epoch, bool live)
 {
+	totals.flags = end_flags;
 	if (!live) {
 		totals.state_bytes = 4;
 		show(FRAME_STATE, epoch, &epoch, 4);
@@ -181,12 +185,25 @@ static void test_commit(void)
 	tap_ok(store.theirs.blocks.blocks[1].copy[4 * FRAME_PAGE_SIZE - 1] == 31,
 	       "a small block goes into its copy");
 
+	tap_ok(!store.stands, "its guest would be run");
+
 	begin(3, false);
 	pages(3, 0, PAGES, 40);
 	store_disconnected(&store);
 	tap_ok(store.valid && store.number == 2 && store.state.data[0] == 2 &&
 	       ram_is(300, 30, 20), "a connection cut in the next one leaves it as it was");
 	tap_ok(!store_finish(&store, &why) && ram_is(300, 30, 20), "also when it is run then");
+
+	connected();
+	whole(1, true, PAGES, 20);
+	end_flags = FRAME_END_STANDS;
+	tap_ok(whole(2, false, 4, 30) == STORE_COMMITTED && store.stands,
+	       "one of a guest that somebody had stopped: it would stand");
+	end_flags = 0;
+	tap_ok(whole(3, false, 4, 31) == STORE_COMMITTED && !store.stands,
+	       "one after it was let run: it would run");
+	settle();
+	store_disconnected(&store);
 }
 
 static void test_wrong(void)

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/memfd.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <linux/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "tap.h"
@@ -77,27 +80,56 @@ static void vcpu_setup(struct vmm *v, int i)
 	must(!ioctl(c->fd, KVM_SET_SREGS, &sregs), "KVM_SET_SREGS");
 }
 
+size_t vmm_ram_unit(enum vmm_ram kind)
+{
+	switch (kind) {
+	case VMM_RAM_ANON:
+	case VMM_RAM_MEMFD:
+		return VMM_PAGE;
+	case VMM_RAM_GIANT:
+		return 1UL << 30;
+	default:
+		return 2UL << 20;
+	}
+}
+
 static void ram_create(struct vmm *v, enum vmm_ram kind)
 {
-	size_t bytes = v->pages * VMM_PAGE, room = bytes + (2 << 20);
+	size_t unit = vmm_ram_unit(kind), room;
+	int flags = MAP_FIXED;
 	uint8_t *at;
 
-	/* On a border of 2 MiB, whatever the kind. */
+	/* On a border of 2 MiB at least, whatever the kind. */
+	if (unit < 2 << 20)
+		unit = 2 << 20;
+	v->mapped = v->pages * VMM_PAGE;
+	if (kind >= VMM_RAM_HUGETLB)
+		v->mapped = (v->mapped + unit - 1) & ~(unit - 1);
+	room = v->mapped + unit;
 	at = mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	must(at != MAP_FAILED, "mmap");
-	at = (uint8_t *)(((uintptr_t)at + (2 << 20) - 1) & ~((2UL << 20) - 1));
+	at = (uint8_t *)(((uintptr_t)at + unit - 1) & ~(unit - 1));
 
 	v->memfd = -1;
-	if (kind == VMM_RAM_MEMFD) {
+	if (kind == VMM_RAM_MEMFD)
 		v->memfd = memfd_create("ram", MFD_CLOEXEC);
-		must(v->memfd >= 0 && !ftruncate(v->memfd, bytes), "memfd_create");
-	}
-	v->ram = mmap(at, bytes, PROT_READ | PROT_WRITE, MAP_FIXED |
-		      (v->memfd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED),
-		      v->memfd, 0);
+	else if (kind == VMM_RAM_HUGEFD)
+		v->memfd = memfd_create("ram", MFD_CLOEXEC | MFD_HUGETLB | MFD_HUGE_2MB);
+	else if (kind == VMM_RAM_GIANT)
+		v->memfd = memfd_create("ram", MFD_CLOEXEC | MFD_HUGETLB | MFD_HUGE_1GB);
+	if (kind == VMM_RAM_ANON || kind == VMM_RAM_THP)
+		flags |= MAP_PRIVATE | MAP_ANONYMOUS;
+	else if (kind == VMM_RAM_HUGETLB)
+		flags |= MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_HUGE_2MB;
+	else
+		must(v->memfd >= 0 && !ftruncate(v->memfd, v->mapped), "memfd_create");
+	if (v->memfd >= 0)
+		flags |= MAP_SHARED;
+	v->ram = mmap(at, v->mapped, PROT_READ | PROT_WRITE, flags, v->memfd, 0);
 	must(v->ram == at, "mmap of RAM");
-	must(!madvise(at, bytes, kind == VMM_RAM_THP ? MADV_HUGEPAGE :
-		      MADV_NOHUGEPAGE), "madvise");
+	if (kind < VMM_RAM_HUGETLB)
+		must(!madvise(at, v->mapped, kind == VMM_RAM_THP ? MADV_HUGEPAGE :
+			      MADV_NOHUGEPAGE), "madvise");
 }
 
 static void on_signal(int sig)
@@ -107,18 +139,34 @@ static void on_signal(int sig)
 
 struct vmm *vmm_create(enum vmm_ram kind, uint64_t pages, int nr_vcpus)
 {
+	return vmm_create_logging(kind, pages, nr_vcpus, 0);
+}
+
+struct vmm *vmm_create_logging(enum vmm_ram kind, uint64_t pages, int nr_vcpus,
+			       uint32_t ring_bytes)
+{
 	struct vmm *v = calloc(1, sizeof(*v));
 
 	must(v, "calloc");
+	pthread_mutex_init(&v->lock, NULL);
+	pthread_cond_init(&v->moved, NULL);
 	signal(SIGUSR1, on_signal);
+	v->kind = kind;
 	v->pages = pages;
 	v->nr_vcpus = nr_vcpus;
 	v->kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 	must(v->kvm >= 0, "/dev/kvm");
 	v->vm = ioctl(v->kvm, KVM_CREATE_VM, 0);
 	must(v->vm >= 0, "KVM_CREATE_VM");
-	/* As QEMU does; one memory kind goes without, for the other way. */
-	if (kind != VMM_RAM_MEMFD) {
+	if (ring_bytes) {
+		struct kvm_enable_cap cap = {
+			.cap = KVM_CAP_DIRTY_LOG_RING_ACQ_REL,
+			.args = { ring_bytes },
+		};
+
+		must(!ioctl(v->vm, KVM_ENABLE_CAP, &cap), "KVM_ENABLE_CAP");
+	} else if (kind != VMM_RAM_MEMFD) {
+		/* As QEMU does; one memory kind goes without, for the other way. */
 		struct kvm_enable_cap cap = {
 			.cap = KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2,
 			.args = { KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE |
@@ -144,7 +192,7 @@ void vmm_destroy(struct vmm *v)
 	}
 	close(v->vm);
 	close(v->kvm);
-	munmap(v->ram, v->pages * VMM_PAGE);
+	munmap(v->ram, v->mapped);
 	if (v->memfd >= 0)
 		close(v->memfd);
 	free(v);
@@ -172,6 +220,19 @@ bool vmm_slot_logged(struct vmm *v, int id, uint64_t pages)
 	return logged;
 }
 
+static void vcpu_park(struct vmm *v)
+{
+	uint64_t turn;
+
+	pthread_mutex_lock(&v->lock);
+	turn = v->turn;
+	v->parked++;
+	pthread_cond_broadcast(&v->moved);
+	while (v->turn == turn && !v->stop)
+		pthread_cond_wait(&v->moved, &v->lock);
+	pthread_mutex_unlock(&v->lock);
+}
+
 /* Return: the guest has done all; false if it was told to stop before. */
 static bool vcpu_pass(struct vmm_vcpu *c)
 {
@@ -187,6 +248,8 @@ static bool vcpu_pass(struct vmm_vcpu *c)
 			must(errno == EINTR, "KVM_RUN");
 			if (c->vmm->stop)
 				return false;
+			if (c->vmm->hold)
+				vcpu_park(c->vmm);
 			continue;
 		}
 		if (c->run->exit_reason == KVM_EXIT_IO)
@@ -212,8 +275,13 @@ static void *hammer_main(void *data)
 {
 	struct vmm_vcpu *c = data;
 
-	while (!c->vmm->stop && vcpu_pass(c))
+	for (int pass = 1; !c->vmm->stop && vcpu_pass(c); pass++) {
 		c->value++;
+		if (c->vmm->hold || pass == c->vmm->passes) {
+			vcpu_park(c->vmm);
+			pass = 0;
+		}
+	}
 	return NULL;
 }
 
@@ -233,7 +301,10 @@ void vmm_hammer(struct vmm *v, int i, uint64_t first, uint64_t count,
 
 void vmm_stop(struct vmm *v)
 {
+	pthread_mutex_lock(&v->lock);
 	v->stop = true;
+	pthread_cond_broadcast(&v->moved);
+	pthread_mutex_unlock(&v->lock);
 	for (int i = 0; i < v->nr_vcpus; i++) {
 		if (!v->vcpu[i].busy)
 			continue;
@@ -244,4 +315,49 @@ void vmm_stop(struct vmm *v)
 		}
 		v->vcpu[i].busy = false;
 	}
+}
+
+static int hammering(const struct vmm *v)
+{
+	int n = 0;
+
+	for (int i = 0; i < v->nr_vcpus; i++)
+		n += v->vcpu[i].busy;
+	return n;
+}
+
+void vmm_pause(struct vmm *v)
+{
+	int all = hammering(v);
+
+	pthread_mutex_lock(&v->lock);
+	while (v->passes && v->parked < all)
+		pthread_cond_wait(&v->moved, &v->lock);
+	v->hold = true;
+	while (v->parked < all) {
+		struct timespec until;
+
+		/* A signal may come just before KVM_RUN: again then. */
+		for (int i = 0; i < v->nr_vcpus; i++)
+			if (v->vcpu[i].busy)
+				pthread_kill(v->vcpu[i].thread, SIGUSR1);
+		clock_gettime(CLOCK_REALTIME, &until);
+		until.tv_nsec += 1000000;
+		if (until.tv_nsec >= 1000000000) {
+			until.tv_nsec -= 1000000000;
+			until.tv_sec++;
+		}
+		pthread_cond_timedwait(&v->moved, &v->lock, &until);
+	}
+	pthread_mutex_unlock(&v->lock);
+}
+
+void vmm_go(struct vmm *v)
+{
+	pthread_mutex_lock(&v->lock);
+	v->hold = false;
+	v->turn++;
+	v->parked = 0;
+	pthread_cond_broadcast(&v->moved);
+	pthread_mutex_unlock(&v->lock);
 }

@@ -31,7 +31,7 @@
 #include <linux/ioctl.h>
 
 /* Goes up with every change here that an older agent could not live with. */
-#define VMREPL_ABI		2
+#define VMREPL_ABI		3
 
 #define VMREPL_DEVICE		"/dev/vmrepl"
 #define VMREPL_PAGE_SIZE	4096u
@@ -67,7 +67,8 @@
  *		i * @ring_bytes
  * @ram_bytes:	out: guest RAM under protection, bytes
  * @why:	out, where the call fails: a sentence for the operator, ending
- *		with NUL; empty where errno says it all
+ *		with NUL; empty where errno says it all; where it succeeds: how
+ *		the guest's stores are seen, and why so
  *
  * Errors (nothing has changed then):
  *	EPROTO		@abi is not the module's
@@ -145,11 +146,19 @@ struct vmrepl_layout {
  * is to be made while the guest stands and its devices are quiet.
  */
 #define VMREPL_FREEZE_LIVE	0x1u
+/*
+ * The guest goes on as soon as the call has returned: what is written then and not
+ * copied yet is copied first. Not together with VMREPL_FREEZE_LIVE. It is a wish:
+ * the flag comes back clear where the set does not fit into the rings, or holds
+ * pages that the VMM does not map (swapped out, being migrated); the guest is to be
+ * kept stopped then until every ring has shown END.
+ */
+#define VMREPL_FREEZE_COW	0x2u
 
 /**
  * struct vmrepl_freeze - VMREPL_FREEZE: fix the set of this epoch
  * @epoch:	in: number of the epoch, higher than the one before
- * @flags:	in: VMREPL_FREEZE_*
+ * @flags:	in: VMREPL_FREEZE_*; out: without VMREPL_FREEZE_COW where that cannot be
  * @pad:	in: 0
  * @pages:	out: pages in the set, those among them that will be left out too
  * @ns:		out: time the call took, nanoseconds
@@ -160,20 +169,42 @@ struct vmrepl_layout {
  * when the set is fixed; the copy goes on.
  *
  * Without VMREPL_FREEZE_LIVE the caller keeps the guest stopped, and its
- * devices quiet, from before the call until every ring has shown END.
+ * devices quiet, from before the call until every ring has shown END; with
+ * VMREPL_FREEZE_COW until the call has returned, if the flag is still there then.
+ *
+ * An epoch is torn where a page was written before it was copied and nobody was in
+ * time (VMREPL_REC_TORN): what was given of it is to be thrown away. The next
+ * freeze has all of its pages in the set again, and gives each of them.
  *
  * Errors (the set stays as it was, nothing is lost):
  *	ENOTCONN	no VM
  *	ESRCH		the VM is gone
  *	EBUSY		the epoch before has not shown END in every ring yet
  *	ESTALE		the memory layout changed: VMREPL_LAYOUT, then again
- *	EINVAL		@epoch not higher, unknown flag
+ *	EINVAL		@epoch not higher, unknown flags, or two that exclude each other
  *	EIO		the session is broken (VMREPL_RING_BROKEN)
  */
 struct vmrepl_freeze {
 	__u64 epoch;
 	__u32 flags;
 	__u32 pad;
+	__u64 pages;
+	__u64 ns;
+};
+
+/**
+ * struct vmrepl_prepare - VMREPL_PREPARE: do now what a freeze would do in the pause
+ * @pages:	out: pages that have a place in a ring now
+ * @ns:		out: time the call took, nanoseconds
+ *
+ * The guest runs. What was written so far is protected and gets its places in the rings,
+ * so that a freeze that follows at once has only that to do which was written in
+ * between. The epoch is the same as without it. May be called again, and
+ * may be followed by any freeze, or by none.
+ *
+ * Errors (nothing is lost): ENOTCONN, ESRCH, EBUSY, ESTALE, EIO as VMREPL_FREEZE.
+ */
+struct vmrepl_prepare {
 	__u64 pages;
 	__u64 ns;
 };
@@ -194,6 +225,18 @@ struct vmrepl_freeze {
  * @copy_errors:	pages that could not be read
  * @ring_full:		times a worker waited for the agent
  * @layouts:		layouts taken over
+ * @planned:		pages of the set that could be copied after the call had returned
+ * @cow_refused:	freezes that gave VMREPL_FREEZE_COW back
+ * @cow_worker:		planned pages that their worker copied
+ * @cow_pause:		planned pages copied in the freeze: they may be written unseen
+ * @cow_vcpu:		planned pages copied for a vCPU that was about to write them
+ * @cow_host:		the same for a fault of the VMM's own
+ * @cow_range:		the same for a change of the VMM's mappings
+ * @slipped:		pages marked as written before they were copied
+ * @exposed:		pages that the VMM could write, when they were copied
+ * @torn:		epochs that were torn, by one or the other
+ * @freeze_ns:		time in VMREPL_FREEZE
+ * @prepare_ns:		time in VMREPL_PREPARE
  */
 struct vmrepl_stats {
 	__u64 freezes;
@@ -209,6 +252,69 @@ struct vmrepl_stats {
 	__u64 copy_errors;
 	__u64 ring_full;
 	__u64 layouts;
+	__u64 planned;
+	__u64 cow_refused;
+	__u64 cow_worker;
+	__u64 cow_pause;
+	__u64 cow_vcpu;
+	__u64 cow_host;
+	__u64 cow_range;
+	__u64 slipped;
+	__u64 exposed;
+	__u64 torn;
+	__u64 freeze_ns;
+	__u64 prepare_ns;
+};
+
+/**
+ * struct vmrepl_log_stats - VMREPL_LOG_STATS: of one log since attach
+ * @ring:	in: which, as in mmap(); one for each vCPU, the last for what no vCPU
+ *		wrote
+ * @pad:	in: 0
+ * @events:	first writes that it listed
+ * @pages, @zero_pages, @same_pages: as in struct vmrepl_stats, through this ring
+ * @cow_worker, @cow_pause, @cow_vcpu, @cow_host, @cow_range: as there, of the pages
+ *		that had a place in this ring
+ * @copy_ns:	time from the start of a copy to its END, all epochs
+ *
+ * Each number is whole; together they may be of slightly different moments.
+ * Errors: ENOTCONN, EINVAL (@ring).
+ */
+struct vmrepl_log_stats {
+	__u32 ring;
+	__u32 pad;
+	__u64 events;
+	__u64 pages;
+	__u64 zero_pages;
+	__u64 same_pages;
+	__u64 cow_worker;
+	__u64 cow_pause;
+	__u64 cow_vcpu;
+	__u64 cow_host;
+	__u64 cow_range;
+	__u64 copy_ns;
+};
+
+/* Longest bitmap of VMREPL_CPUS, bytes: as many CPUs as a kernel can have. */
+#define VMREPL_CPUS_MAX		1024u
+
+/**
+ * struct vmrepl_cpus - VMREPL_CPUS: the CPUs that this session's workers may run on
+ * @mask:	in: address of a bitmap; CPU n is bit n % 64 of its u64 n / 64
+ * @bytes:	in: its length, a multiple of 8, at most VMREPL_CPUS_MAX
+ * @pad:	in: 0
+ *
+ * Any time after attach, also between a freeze and its END records. Until it is
+ * called, workers run wherever the kernel lets them. Should all of these CPUs go
+ * offline later, the kernel takes others.
+ *
+ * Errors: ENOTCONN (no VM), EINVAL (a field out of range, no CPU, or one that is
+ * not online), ENOMEM. The workers stay where they are then.
+ */
+struct vmrepl_cpus {
+	__u64 mask;
+	__u32 bytes;
+	__u32 pad;
 };
 
 #define VMREPL_IOC		0xb7
@@ -218,6 +324,9 @@ struct vmrepl_stats {
 /* Wakes workers that wait for room. See struct vmrepl_ring, @flags. */
 #define VMREPL_KICK		_IO(VMREPL_IOC, 4)
 #define VMREPL_STATS		_IOR(VMREPL_IOC, 5, struct vmrepl_stats)
+#define VMREPL_CPUS		_IOW(VMREPL_IOC, 6, struct vmrepl_cpus)
+#define VMREPL_PREPARE		_IOR(VMREPL_IOC, 7, struct vmrepl_prepare)
+#define VMREPL_LOG_STATS	_IOWR(VMREPL_IOC, 8, struct vmrepl_log_stats)
 
 /*
  * The ring
@@ -281,14 +390,19 @@ struct vmrepl_ring {
 #define VMREPL_REC_ZERO		2u
 /* The last record of an epoch in this ring; @arg: page records before it. */
 #define VMREPL_REC_END		3u
+/* Nothing: a place kept for a page that was left out (VMREPL_ATTACH_*). */
+#define VMREPL_REC_SKIP		4u
+
+/* VMREPL_REC_END: a page of this ring is not as it was at the freeze. */
+#define VMREPL_REC_TORN		0x1u
 
 /**
  * struct vmrepl_rec - one record
- * @hva:	address of the page in the VMM; 0 in VMREPL_REC_END
+ * @hva:	address of the page in the VMM; 0 in VMREPL_REC_END and VMREPL_REC_SKIP
  * @epoch:	number given to VMREPL_FREEZE
  * @arg:	VMREPL_REC_END: page records of this epoch in this ring; else 0
  * @type:	VMREPL_REC_*
- * @flags:	0
+ * @flags:	VMREPL_REC_END: 0 or VMREPL_REC_TORN; else 0
  */
 struct vmrepl_rec {
 	__u64 hva;

@@ -1,6 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/utsname.h>
+#include <generated/utsrelease.h>
+
 #include "compat.h"
 #include "ksym.h"
+
+bool compat_kernel_ok(void)
+{
+	const char *release = init_utsname()->release;
+	const char *built_for = UTS_RELEASE;
+
+	/* Not folded into the comparison: load_test changes it in the file. */
+	OPTIMIZER_HIDE_VAR(built_for);
+	if (!strcmp(release, built_for))
+		return true;
+	pr_err("built for Linux %s, and this is %s: build it again with this kernel's headers\n",
+	       built_for, release);
+	return false;
+}
 
 /*
  * mmap_lock alone lets faults go on that have locked their VMA, and new ones
@@ -33,6 +52,33 @@ void compat_unlock_faults(struct mm_struct *mm, bool shared)
 		mmap_write_unlock(mm);
 }
 
+bool compat_has_assigned_device(struct kvm *kvm)
+{
+#ifdef COMPAT_7_2
+	/* KVM does not count them any more; to tell it of them the VMM makes this. */
+	struct kvm_device *dev;
+	bool found = false;
+
+	rcu_read_lock();
+	list_for_each_entry_rcu(dev, &kvm->devices, vm_node)
+		if (!strcmp(dev->ops->name, "kvm-vfio"))
+			found = true;
+	rcu_read_unlock();
+	return found;
+#else
+	return atomic_read(&kvm->arch.assigned_device_count);
+#endif
+}
+
+int compat_cpu_dirty_log_size(struct kvm *kvm)
+{
+#ifdef COMPAT_7_2
+	return ksym(kvm_cpu_dirty_log_size)(kvm);
+#else
+	return ksym(kvm_cpu_dirty_log_size)();
+#endif
+}
+
 int compat_set_log_dirty(struct kvm *kvm, struct kvm_memory_slot *slot, bool on)
 {
 #ifdef COMPAT_6_1
@@ -51,5 +97,9 @@ int compat_set_log_dirty(struct kvm *kvm, struct kvm_memory_slot *slot, bool on)
 		region.flags |= KVM_MEM_LOG_DIRTY_PAGES;
 	else
 		region.flags &= ~KVM_MEM_LOG_DIRTY_PAGES;
+#ifdef COMPAT_7_2
+	return ksym(kvm_set_memory_region)(kvm, &region);
+#else
 	return ksym(__kvm_set_memory_region)(kvm, &region);
+#endif
 }

@@ -9,15 +9,39 @@
 #include <linux/ftrace.h>
 #include <linux/kvm_host.h>
 #include <linux/mm.h>
+#include <linux/swap.h>
+#include <linux/swapops.h>
 #include <linux/version.h>
+#include <asm/ibt.h>
+
+#if !defined(CONFIG_X86_64) || !defined(CONFIG_KPROBES) || \
+	!defined(CONFIG_DYNAMIC_FTRACE_WITH_ARGS) || \
+	!defined(CONFIG_MMU_NOTIFIER)
+#error "vmrepl needs a kernel for x86-64 with KVM, kprobes and function tracing"
+#endif
 
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 1, 0) && \
 	LINUX_VERSION_CODE < KERNEL_VERSION(6, 2, 0)
 #define COMPAT_6_1
-#elif LINUX_VERSION_CODE < KERNEL_VERSION(6, 12, 0) || \
-	LINUX_VERSION_CODE >= KERNEL_VERSION(6, 13, 0)
-#error "vmrepl supports Linux 6.1 and 6.12; see the table in README.md"
+#elif LINUX_VERSION_CODE >= KERNEL_VERSION(6, 12, 0) && \
+	LINUX_VERSION_CODE < KERNEL_VERSION(6, 13, 0)
+#define COMPAT_6_12
+#elif LINUX_VERSION_CODE >= KERNEL_VERSION(7, 2, 0) && \
+	LINUX_VERSION_CODE < KERNEL_VERSION(7, 3, 0)
+#define COMPAT_7_2
+#include <linux/leafops.h>
+#else
+#error "vmrepl supports Linux 6.1, 6.12 and 7.2; see the table in README.md"
 #endif
+
+/**
+ * compat_kernel_ok() - is this the kernel that the module was built for?
+ *
+ * The kernel compares releases too, but where it has CONFIG_MODVERSIONS only the
+ * functions that it exports; what is looked up by name is not among them.
+ * Return: it is; otherwise there is a line in the log.
+ */
+bool compat_kernel_ok(void);
 
 /* Argument number @n of a traced function. */
 static inline unsigned long compat_ftrace_arg(struct ftrace_regs *fregs, int n)
@@ -39,10 +63,12 @@ static inline int compat_address_spaces(struct kvm *kvm)
 #endif
 }
 
-static inline unsigned int compat_assigned_devices(struct kvm *kvm)
-{
-	return atomic_read(&kvm->arch.assigned_device_count);
-}
+/**
+ * compat_has_assigned_device() - has the VM a device of the host (VFIO)?
+ *
+ * On 7.2 also where it had one once. Context: any that may take RCU's read lock.
+ */
+bool compat_has_assigned_device(struct kvm *kvm);
 
 /* Does this ioctl of a VM's file give it a memory region? */
 static inline bool compat_sets_region(unsigned int cmd)
@@ -59,8 +85,11 @@ static inline bool compat_slot_private(const struct kvm_memory_slot *slot)
 {
 #ifdef COMPAT_6_1
 	return false;
-#else
+#elif defined(COMPAT_6_12)
 	return kvm_slot_can_be_private(slot);
+#else
+	/* Since 6.18 the VMM may map it too, but the guest's mapping is not that. */
+	return kvm_slot_has_gmem(slot);
 #endif
 }
 
@@ -85,12 +114,19 @@ static inline bool compat_fault_maps_one(struct vm_area_struct *vma,
 	/* So does do_anonymous_page(), but for the zero page. */
 	if (vma_is_anonymous(vma))
 		return !(flags & FAULT_FLAG_WRITE);
+	/* Fault-around is of reads. */
+	if (!(flags & FAULT_FLAG_WRITE) || !vma->vm_file)
+		return false;
+#ifdef COMPAT_6_12
 	/*
-	 * Fault-around is of reads. Of shared memory without a file that anybody
-	 * could open, finish_fault() maps large folios.
+	 * Of shared memory without a file that anybody could open, finish_fault()
+	 * maps large folios.
 	 */
-	return flags & FAULT_FLAG_WRITE && vma->vm_file &&
-	       !IS_PRIVATE(file_inode(vma->vm_file));
+	return !IS_PRIVATE(file_inode(vma->vm_file));
+#else
+	/* Of any file it does; what a private mapping copies is one page. */
+	return !(vma->vm_flags & VM_SHARED);
+#endif
 #endif
 }
 
@@ -116,13 +152,51 @@ static inline bool compat_read_maps_readonly(pmd_t pmd, pte_t pte)
 #endif
 }
 
-/* A child that the agent forks does not inherit this mapping. */
-static inline void compat_vma_dontcopy(struct vm_area_struct *vma)
+/* Under migration, and writable again when that ends? */
+static inline bool compat_pte_migrates_writable(pte_t pte)
+{
+#ifdef COMPAT_7_2
+	return softleaf_is_migration_write(softleaf_from_pte(pte));
+#else
+	return is_swap_pte(pte) &&
+	       is_writable_migration_entry(pte_to_swp_entry(pte));
+#endif
+}
+
+static inline bool compat_pmd_migrates_writable(pmd_t pmd)
+{
+#ifdef COMPAT_7_2
+	return softleaf_is_migration_write(softleaf_from_pmd(pmd));
+#else
+	return is_pmd_migration_entry(pmd) &&
+	       is_writable_migration_entry(pmd_to_swp_entry(pmd));
+#endif
+}
+
+/* Is this instruction an endbr64, or was it one before it was sealed? */
+static inline bool compat_is_endbr(u32 insn)
+{
+#ifdef COMPAT_7_2
+	return __is_endbr(insn);
+#else
+	return is_endbr(insn);
+#endif
+}
+
+/* Does KVM's TDP MMU map this VM's memory (kvm.tdp_mmu, and EPT or NPT)? */
+static inline bool compat_tdp_mmu(struct kvm *kvm)
+{
+	/* Only one kernel keeps the parameter in the VM; all of them this. */
+	return kvm->arch.tdp_mmu_roots.next;
+}
+
+/* In mmap(), before anybody else sees @vma. */
+static inline void compat_vma_set(struct vm_area_struct *vma, unsigned long flags)
 {
 #ifdef COMPAT_6_1
-	vma->vm_flags |= VM_DONTCOPY;
+	vma->vm_flags |= flags;
 #else
-	vm_flags_set(vma, VM_DONTCOPY);
+	vm_flags_set(vma, flags);
 #endif
 }
 
@@ -140,6 +214,13 @@ static inline void compat_vma_dontcopy(struct vm_area_struct *vma)
  */
 void compat_lock_faults(struct mm_struct *mm, bool shared);
 void compat_unlock_faults(struct mm_struct *mm, bool shared);
+
+/**
+ * compat_cpu_dirty_log_size() - what the processor itself logs of a VM's stores
+ *
+ * Symbols are bound. Return: entries in a vCPU's log, or 0 where there is none.
+ */
+int compat_cpu_dirty_log_size(struct kvm *kvm);
 
 /**
  * compat_set_log_dirty() - turn the dirty logging of one memslot on or off

@@ -3,7 +3,6 @@
 
 #include <linux/kallsyms.h>
 #include <linux/kprobes.h>
-#include <asm/ibt.h>
 
 #include "ksym.h"
 
@@ -12,9 +11,31 @@
 
 DEFINE_STATIC_CALL_NULL(vmrepl_kallsyms_lookup_name, kallsyms_lookup_name);
 
+static void *find(const char *name, const char **missing)
+{
+	void *addr = (void *)static_call(vmrepl_kallsyms_lookup_name)(name);
+
+	if (!addr && !*missing)
+		*missing = name;
+	return addr;
+}
+
+/* KVM may not be loaded yet; its names are those that a VM needs at its attach. */
+static const char *missing_name(void)
+{
+	const char *missing = NULL;
+
+	if (!find("file_is_kvm", &missing))
+		return NULL;
+#define VMREPL_KSYM(name) find(#name, &missing)
+#include "ksyms.h"
+	return missing;
+}
+
 int vmrepl_ksym_init(void)
 {
 	struct kprobe kp = { .symbol_name = "kallsyms_lookup_name" };
+	const char *missing;
 	unsigned long addr;
 	int err;
 
@@ -27,21 +48,18 @@ int vmrepl_ksym_init(void)
 	addr = (unsigned long)kp.addr;
 	unregister_kprobe(&kp);
 	/* With IBT a probe sits behind the endbr64 of its function. */
-	if (is_endbr(*(u32 *)(addr - sizeof(u32))))
+	if (compat_is_endbr(*(u32 *)(addr - sizeof(u32))))
 		addr -= sizeof(u32);
 
 	static_call_update(vmrepl_kallsyms_lookup_name,
 			   (typeof(kallsyms_lookup_name) *)addr);
+	missing = missing_name();
+	if (missing) {
+		pr_err("this kernel has no %s: it is not one that vmrepl supports\n",
+		       missing);
+		return -ENOENT;
+	}
 	return 0;
-}
-
-static void *find(const char *name, const char **missing)
-{
-	void *addr = (void *)static_call(vmrepl_kallsyms_lookup_name)(name);
-
-	if (!addr && !*missing)
-		*missing = name;
-	return addr;
 }
 
 int vmrepl_ksym_bind(const char **missing)
@@ -57,4 +75,12 @@ int vmrepl_ksym_bind(const char **missing)
 } while (0)
 #include "ksyms.h"
 	return *missing ? -ENOENT : 0;
+}
+
+bool vmrepl_ksym_flag(const char *name, bool otherwise)
+{
+	const bool *flag =
+		(void *)static_call(vmrepl_kallsyms_lookup_name)(name);
+
+	return flag ? READ_ONCE(*flag) : otherwise;
 }

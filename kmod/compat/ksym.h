@@ -15,11 +15,26 @@
 #include <linux/kvm_host.h>
 #include <linux/static_call.h>
 
+#include "compat.h"
+
 /* Not in any public header; arch/x86/kvm/mmu/mmu.c. */
 void kvm_arch_mmu_enable_log_dirty_pt_masked(struct kvm *kvm,
 					     struct kvm_memory_slot *slot,
 					     gfn_t gfn_offset,
 					     unsigned long mask);
+bool kvm_mmu_slot_gfn_write_protect(struct kvm *kvm,
+				    struct kvm_memory_slot *slot, u64 gfn,
+				    int min_level);
+/* Only where compat_tdp_mmu(); arch/x86/kvm/mmu/tdp_mmu.c. */
+void kvm_tdp_mmu_clear_dirty_pt_masked(struct kvm *kvm,
+				       struct kvm_memory_slot *slot, gfn_t gfn,
+				       unsigned long mask, bool wrprot);
+
+#ifdef COMPAT_7_2
+/* Static; virt/kvm/kvm_main.c. Caller holds slots_lock. */
+int kvm_set_memory_region(struct kvm *kvm,
+			  const struct kvm_userspace_memory_region2 *mem);
+#endif
 
 /* Hidden from modules by its header; arch/x86/mm/tlb.c. */
 void flush_tlb_mm_range(struct mm_struct *mm, unsigned long start,
@@ -35,7 +50,8 @@ void flush_tlb_mm_range(struct mm_struct *mm, unsigned long start,
 /**
  * vmrepl_ksym_init() - find the way to look symbols up
  *
- * Once, at load. Return: 0, or a negative errno after a line in the log.
+ * Once, at load. Where KVM is there already, all that will be looked up must be.
+ * Return: 0, or a negative errno after a line in the log.
  */
 int vmrepl_ksym_init(void);
 
@@ -47,5 +63,14 @@ int vmrepl_ksym_init(void);
  * protects the table. Sleeps. Return: 0 or -ENOENT.
  */
 int vmrepl_ksym_bind(const char **missing);
+
+/**
+ * vmrepl_ksym_flag() - read a flag of KVM's that no function tells
+ * @name:	a bool in KVM's modules
+ * @otherwise:	what it is taken for where there is none of that name
+ *
+ * Caller holds what pins KVM's modules. For messages only. Sleeps.
+ */
+bool vmrepl_ksym_flag(const char *name, bool otherwise);
 
 #endif /* _VMREPL_KSYM_H */

@@ -23,17 +23,25 @@ kernel_image() {
 # (copying is three times slower). Its TSC is the machine's own, but nothing tells
 # the kernel that it can be relied on, and with the HPET instead every look at the
 # time leaves the emulated processor.
+#
+# icount is emulation on one thread with a clock that counts instructions, a
+# nanosecond for each, on all CPUs together: what is measured is the same every time.
 accelerator_options() {
 	case $1 in
 	kvm) echo "-accel kvm -cpu host" ;;
 	tcg) echo "-accel tcg,thread=multi -cpu max,+svm,+npt,-la57,-erms,-fsrm" ;;
-	*) die "'$1' is no accelerator; there are kvm and tcg" ;;
+	icount)
+		echo "-accel tcg,thread=single -icount shift=0,sleep=off -cpu max,+svm,+npt,-la57,-erms,-fsrm" ;;
+	*) die "'$1' is no accelerator; there are kvm, tcg and icount" ;;
 	esac
 }
 
 # accelerator_append ACCELERATOR CPUS
 accelerator_append() {
-	[[ $1 != tcg ]] || echo "tsc=reliable isolcpus=0 irqaffinity=1-$2"
+	case $1 in
+	tcg) echo "tsc=reliable isolcpus=0 irqaffinity=1-$2" ;;
+	icount) echo "tsc=reliable" ;;
+	esac
 }
 
 # accelerator_cpus ACCELERATOR CPUS: how many the emulator needs for a host whose

@@ -6,6 +6,7 @@ TROUBLE='WARNING: |BUG: |BUG at |Oops|[Ss]oft lockup|[Hh]ard LOCKUP|KASAN|KCSAN|
 TROUBLE+='|rcu.*stall|general protection fault|Kernel panic|INFO: task .* blocked|unable to handle'
 TROUBLE+='|possible (circular|recursive|irq)|suspicious RCU|inconsistent lock state|refcount_t:'
 TROUBLE+='|list_(add|del) corruption|Bad page|bad page|sleeping function|unregister_netdevice: waiting'
+TROUBLE+='|ODEBUG: |BUG [^ ]+ \(|kmemleak: ([0-9]+ new|.*disabled)|INFO: lockdep is turned off'
 
 cmd_run() {
 	local name=${1:-} options=() script= dir
@@ -25,13 +26,17 @@ cmd_run() {
 		esac
 		shift
 	done
-	need_host "$name"
+	is_intel "$name" || need_host "$name"
 	dir=$(host_dir "$name")
 	if [[ $script ]]; then
 		[[ -r $script ]] || die "$script cannot be read"
 		set -- bash -c "$(<"$script")" "$script" "$@"
 	fi
 	(($#)) || usage_error "run: which command?"
+	if is_intel "$name"; then
+		intel_run "$name" "${options[@]}" -- "$@"
+		return
+	fi
 	exec "$dir/init/courier" "$(<"$dir/port")" --dir "$PWD" "${options[@]}" -- "$@"
 }
 
@@ -45,16 +50,25 @@ cmd_log() {
 	cat "$(host_dir "$1")/console.log" 2>/dev/null || die "host $1 has no log"
 }
 
+# without_expected PATTERN: leaves out each report that begins with it, to the end of its stack.
+without_expected() {
+	awk -v pattern="$1" '
+		pattern != "" && $0 ~ pattern { inside = 1 }
+		!inside
+		/<\/TASK>/ { inside = 0 }'
+}
+
 cmd_dmesg_check() {
-	local name=${1:-} said found
+	local name=${1:-} expected= said found
 
 	[[ $name ]] || usage_error "dmesg-check: of which host?"
+	[[ ${2:-} != --expect ]] || expected=${3:?--expect wants a pattern}
 	said=$(cmd_log "$name") || exit 1
 	if host_pid "$name" >/dev/null; then
 		said+=$'\n'$(cmd_run "$name" --timeout 30 -- dmesg) ||
 			die "host $name does not tell its kernel's messages"
 	fi
-	if found=$(grep -E "$TROUBLE" <<<"$said"); then
+	if found=$(without_expected "$expected" <<<"$said" | grep -E "$TROUBLE"); then
 		sort -u <<<"$found"
 		die "the kernel of host $name complained"
 	fi

@@ -66,13 +66,25 @@ make_private_apt() {
 	rm -rf "$dir"
 	mkdir -p "$dir"/{lists/partial,cache/archives/partial}
 	[[ ! -e $keyring ]] || option="[signed-by=$keyring] "
+	# sid, which no machine here is of, comes from where the release comes from.
 	while read -r uri name; do
 		echo "deb $option$uri $name main"
-		[[ $name != "${suite%%-*}" ]] || echo "deb $option$uri $suite main"
+		[[ $name != "${suite%%-*}" && ($suite != sid || $name == *-*) ]] ||
+			echo "deb $option$uri $suite main"
 	done < <(debian_sources) >"$dir/sources.list"
 	sort -u -o "$dir/sources.list" "$dir/sources.list"
 	grep -q " $suite main$" "$dir/sources.list" ||
 		die "no Debian source for ${suite%%-*} is set up in apt, so $suite cannot be fetched"
+	write_apt_conf "$dir"
+	APT_CONFIG=$dir/apt.conf apt-get -qq update >"$dir/update.log" 2>&1 ||
+		die "apt could not read the package list of $suite; see $dir/update.log"
+	touch "$dir/ready"
+}
+
+# write_apt_conf DIR: apt with its own state, which reads DIR/sources.list alone.
+write_apt_conf() {
+	local dir=$1
+
 	cat >"$dir/apt.conf" <<-CONF
 		Dir::State "$dir";
 		Dir::State::lists "$dir/lists";
@@ -86,9 +98,6 @@ make_private_apt() {
 		APT::Get::List-Cleanup "false";
 		Acquire::Languages "none";
 	CONF
-	APT_CONFIG=$dir/apt.conf apt-get -qq update >"$dir/update.log" 2>&1 ||
-		die "apt could not read the package list of $suite; see $dir/update.log"
-	touch "$dir/ready"
 }
 
 # target SUITE: the option that prefers SUITE; the plain release and its security
@@ -134,6 +143,17 @@ with_missing_libraries() {
 		awk '$1 == "Inst" { v = $3; if (v ~ /^\[/) v = $4; sub(/^\(/, "", v); print $2 "=" v }'
 }
 
+# with_all_libraries SUITE PACKAGE...: the same as if this machine had nothing at all.
+with_all_libraries() {
+	local conf
+
+	conf=$(private_apt "$1")
+	shift
+	APT_CONFIG=$conf apt-get -s -o Dir::State::status=/dev/null --no-install-recommends \
+		install "$@" 2>/dev/null |
+		awk '$1 == "Inst" { sub(/^\(/, "", $3); print $2 "=" $3 }'
+}
+
 # locked ITEM FUNCTION ARGS...: runs FUNCTION unless ITEM is stamped; one process
 # at a time for each item.
 locked() {
@@ -166,7 +186,8 @@ kernel_suite() {
 	case $1 in
 	6.1) echo bookworm ;;
 	6.12) echo bookworm-backports ;;
-	*) die "kernel $1 is not known to the lab; it knows 6.1 and 6.12" ;;
+	7.2) echo sid ;;
+	*) die "kernel $1 is not known to the lab; it knows 6.1, 6.12, 7.2 and debug" ;;
 	esac
 }
 
@@ -204,40 +225,90 @@ unpack_kernel() {
 	mv "$boot/vmlinux.new" "$boot/vmlinux-$release"
 }
 
-# fetch_kernel SERIES: image, modules and headers into $CACHE/kernel-SERIES.
+# depends_on CONF SUITE PACKAGE PATTERN: what of its dependencies matches, a line each.
+depends_on() {
+	APT_CONFIG=$1 apt-cache $(target "$2") show --no-all-versions "$3" 2>/dev/null |
+		sed -n 's/^\(Pre-\)\?Depends: //p' | tr -d ' ' | tr ',|' '\n\n' | sed 's/(.*//' |
+		grep -xE "$4"
+}
+
+# fetch_kernel SERIES: image, modules and headers into $CACHE/kernel-SERIES, and the
+# compiler where this release has not got it.
 fetch_kernel() {
-	local series=$1 suite conf dest image release headers common kbuild arch
+	local series=$1 suite conf dest image release headers kbuild list
 
 	suite=$(kernel_suite "$series")
 	dest=$CACHE/kernel-$series
 	conf=$(private_apt "$suite")
-	image=$(APT_CONFIG=$conf apt-cache $(target "$suite") show --no-all-versions linux-image-amd64 \
-		2>/dev/null | sed -n 's/^Depends:.*\(linux-image-[^ ,]*\).*/\1/p')
-	[[ -n $image ]] || die "apt finds no linux-image-amd64 in $suite"
+	image=$(depends_on "$conf" "$suite" linux-image-amd64 'linux-image-.*') ||
+		die "apt finds no linux-image-amd64 in $suite"
 	release=${image#linux-image-}
 	[[ $release == "$series".* ]] || die "linux-image-amd64 of $suite is $release, not $series"
 	headers=linux-headers-$release
-	common=linux-headers-${release%-amd64}-common
-	kbuild=$(APT_CONFIG=$conf apt-cache $(target "$suite") show --no-all-versions "$headers" \
-		2>/dev/null | sed -n 's/^Depends:.*\(linux-kbuild-[^ ,]*\).*/\1/p')
-	unpack_packages "$suite" "$dest.new" "$image" "$headers" "$common" "$kbuild"
+	kbuild=$(depends_on "$conf" "$suite" "$headers" 'linux-kbuild-.*')
+	list=("$image" "$headers" "linux-headers-${release%-amd64}-common" "$kbuild")
+	# Later images are in parts.
+	mapfile -O ${#list[@]} -t list < <(depends_on "$conf" "$suite" "$image" \
+		"linux-(base|binary|modules)-[0-9].*")
+	[[ $suite != sid ]] || mapfile -O ${#list[@]} -t list < <(with_all_libraries "$suite" \
+		"$(depends_on "$conf" "$suite" "$headers" 'gcc-.*' |
+			sed 's/-for-host$/-x86-64-linux-gnu/')" "$kbuild")
+	unpack_packages "$suite" "$dest.new" "${list[@]}"
 
-	# Debian's headers name each other by absolute path: make them name our copy.
-	arch=$dest.new/usr/src/$headers
-	sed -i "s|/usr/src/|$dest/usr/src/|g" "$arch/Makefile"
-	[[ ! -e $arch/.kernelvariables ]] || sed -i "s|/usr/src/|$dest/usr/src/|g" "$arch/.kernelvariables"
-	local d
-	for d in "$arch" "$dest.new/usr/src/$common"; do
-		for l in scripts tools; do
-			[[ -L $d/$l ]] || continue
-			ln -sfn "$dest/usr/lib/$kbuild/$l" "$d/$l"
-		done
-	done
+	gather_image "$dest.new" "$release"
+	headers_at "$dest.new/usr/src" "$dest" "$headers" "$kbuild"
+	[[ $suite != sid ]] || programs_at "$dest.new" "$dest" "$headers"
 	mkdir -p "$dest.new/lib/modules/$release"
 	ln -sfn "$dest/usr/src/$headers" "$dest.new/lib/modules/$release/build"
-	ln -sfn "$dest/usr/src/$common" "$dest.new/lib/modules/$release/source"
+	ln -sfn "$dest/usr/src/linux-headers-${release%-amd64}-common" \
+		"$dest.new/lib/modules/$release/source"
 	depmod -b "$dest.new" "$release"
 	echo "$release" >"$dest.new/release"
 	rm -rf "$dest"
 	mv -T "$dest.new" "$dest"
+}
+
+# gather_image ROOT RELEASE: what later packages keep below /usr goes to where it was.
+gather_image() {
+	local modules=$1/usr/lib/modules
+
+	[[ -d $modules ]] || return 0
+	mkdir -p "$1/boot" "$1/lib"
+	mv "$modules/$2/vmlinuz" "$1/boot/vmlinuz-$2"
+	mv "$modules/$2/config" "$1/boot/config-$2"
+	mv "$modules" "$1/lib/"
+}
+
+# headers_at SOURCES DEST HEADERS KBUILD: Debian's headers name each other by absolute
+# path: make them name our copy, which will be at DEST.
+headers_at() {
+	local dir link file
+
+	for file in "$1/$3/Makefile" "$1/$3/.kernelvariables"; do
+		[[ ! -e $file ]] || sed -i "s|/usr/src/|$2/usr/src/|g" "$file"
+	done
+	for dir in "$1/$3" "$1/${3%-amd64}-common"; do
+		for link in scripts tools; do
+			[[ -L $dir/$link ]] || continue
+			ln -sfn "$2/usr/lib/$4/$link" "$dir/$link"
+		done
+	done
+}
+
+# programs_at ROOT DEST HEADERS: compiler, binutils and the headers' own programs of a
+# later release, with the C library that they are for, and a build that uses them.
+programs_at() {
+	local patchelf program libraries=$2/usr/lib/x86_64-linux-gnu
+
+	patchelf=$(cmd_package patchelf)/usr/bin/patchelf
+	while read -r program; do
+		"$patchelf" --print-interpreter "$program" >/dev/null 2>&1 || continue
+		"$patchelf" --set-interpreter "$libraries/ld-linux-x86-64.so.2" \
+			--force-rpath --set-rpath "$libraries" "$program" ||
+			die "$program could not be made to find its libraries"
+	done < <(find "$1/usr/bin" "$1/usr/libexec" "$1"/usr/lib/linux-kbuild-* -type f -perm -100)
+	# The compiler by itself would take the assembler of this machine.
+	sed -i -e "s|^override CROSS_COMPILE = |&$2/usr/bin/|" \
+		-e "s|^CC = .*gcc-[0-9]*$|& -B$2/usr/bin/x86_64-linux-gnu-|" "$1/usr/src/$3/.kernelvariables"
+	echo "override PAHOLE = $2/usr/bin/pahole" >>"$1/usr/src/$3/.kernelvariables"
 }

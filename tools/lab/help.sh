@@ -23,12 +23,18 @@ SUMMARY=(
 declare -A USAGE=(
 	[prepare]='[--kernel SERIES]
 Installs what is missing on this machine (it says what) and unpacks the emulator
-and the host kernel (6.1 or 6.12; default 6.1) into the cache. Quick when all is there.'
+and the host kernel (6.1, 6.12 or 7.2; default 6.1) into the cache. Quick when all is there.
+SERIES may be debug: a 6.1 that looks for mistakes, compiled the first time.'
 	[up]='HOST [OPTIONS]
-  --kernel SERIES   6.1 (default) or 6.12
+  --kernel SERIES   6.1 (default), 6.12, 7.2 or debug
   --smp N           default 2; 1 for client
   --mem SIZE        default 2G; 3G for a and b, 512M for client
-  --accel WHAT      kvm or tcg; default: what a probe found to work
+  --accel WHAT      kvm, tcg or icount (slow; its clock counts instructions);
+                    default: what a probe found to work
+  --cpu intel       an Intel processor with VMX, EPT and PML, emulated by Bochs (built
+                    from source the first time); default --mem 1G. Such a host is
+                    booted for each run, for half a minute and more, with what the
+                    shared directory holds then (no objects, nothing over 8 MB)
   --share DIR       where changes made on the machine are seen at once (default: this
                     repository); files elsewhere may be seen as they were at first
   --append OPTIONS  more kernel options
@@ -45,7 +51,10 @@ Hosts that run already are left alone.'
 Runs as root, in the same directory if the host has it. Output and errors arrive as
 they are written. The exit code is the command'\''s own, or 124: ended by --timeout,
 125: the host went away, 127: no such command. A script is run by bash, with its
-path as $0. What is left in the background must not keep the output: redirect that.'
+path as $0. What is left in the background must not keep the output: redirect that.
+An Intel host (up --cpu intel) is booted for the command and ends with it: nothing
+stays from one run to the next, it has bash and busybox and nothing else of the
+machine, --stdin is read to its end before, and there is no --tty and no shell.'
 	[shell]='HOST'
 	[kill]='HOST
 SIGKILL to the emulator; returns when it is seen dead.'
@@ -56,9 +65,10 @@ is told no (refuse) or gets no answer (silent). Without an argument: print which
 LINK is repl0 or guest0 (a, b), a0 or b0 (client). While it is down nothing passes.'
 	[down]='HOST... | --all'
 	[log]='HOST'
-	[dmesg-check]='HOST
+	[dmesg-check]='HOST [--expect PATTERN]
 Looks through the console, and the kernel'\''s messages if it runs, for warnings,
-bugs, lockups and the like; prints them and fails if there are any.'
+bugs, lockups and the like; prints them and fails if there are any. A report with a
+stack whose first line matches PATTERN (awk) is left out.'
 	[kernel-build-dir]='[--kernel SERIES]'
 	[kernel-release]='[--kernel SERIES]'
 	[emulator]=''
@@ -70,7 +80,7 @@ is installed on this machine.'
   --file SRC:DEST       any file
   --root DIR            (from lab package) look up programs and libraries there too
   --module NAME         a kernel module to load, besides those for virtio
-  --kernel SERIES       6.1 (default) or 6.12
+  --kernel SERIES       6.1 (default), 6.12 or 7.2
 Leaves vmlinux, vmlinuz and initrd in DIR. SCRIPT is run by busybox sh when the
 network is up. See README.md.'
 )

@@ -31,7 +31,7 @@ need_host() {
 # init_key: changes with everything that the hosts' initramfs is made of.
 init_key() {
 	(cd "$LAB_DIR" && echo "$KERNEL" "${CFLAGS[@]}" &&
-		cat "$CACHE/kernel-$KERNEL/release" ./*.c ./*.h ./*-init lab-power machine.sh) |
+		cat "$CACHE/kernel-$KERNEL/release" ./*.c ./*.h ./*-init lab-power machine.sh debug.config) |
 		sha256sum | cut -c1-16
 }
 
@@ -115,7 +115,7 @@ topology() {
 }
 
 cmd_up() {
-	local name=${1:-} smp= mem= append= accel= share=$REPO dir
+	local name=${1:-} smp= mem= append= accel= cpu= share=$REPO dir
 
 	[[ $name && $name != -* ]] || usage_error "up: which host?"
 	shift
@@ -125,6 +125,7 @@ cmd_up() {
 		--smp) smp=${2:?--smp wants a number}; shift ;;
 		--mem) mem=${2:?--mem wants a size}; shift ;;
 		--accel) accel=${2:?--accel wants kvm or tcg}; shift ;;
+		--cpu) cpu=${2:?--cpu wants intel}; shift ;;
 		--append) append=${2?--append wants kernel options}; shift ;;
 		--share) share=$(realpath "${2:?--share wants a directory}"); shift ;;
 		*) usage_error "up: unknown argument $1" ;;
@@ -140,6 +141,17 @@ cmd_up() {
 	exec 9>"$RUN/$name.lock"
 	flock 9
 	! host_pid "$name" >/dev/null || die "host $name is running already"
+	case $cpu in
+	'') ;;
+	intel)
+		[[ ! $accel ]] || usage_error "up: an Intel host is always emulated; leave --accel out"
+		[[ ! $name =~ ^(a|b|client)$ ]] || usage_error "up: an Intel host has no links; give it another name than $name"
+		prepare_intel
+		intel_up "$name" "${smp:-2}" "${mem:-1G}" "$append" "$share"
+		return
+		;;
+	*) usage_error "up: --cpu can be intel; without it the host has what works here, AMD if emulated" ;;
+	esac
 	boot "$name" "${accel:-$(choose_accelerator)}" "${smp:-$(default_smp "$name")}" \
 		"${mem:-$(default_mem "$name")}" "$append" "$share"
 }
@@ -186,7 +198,7 @@ boot() {
 		-serial "file:$dir/console.log" -qmp "unix:$dir/qmp.sock,server=on,wait=off" \
 		-kernel "$(kernel_image)" \
 		-initrd "$init/initramfs" \
-		-append "console=ttyS0 loglevel=5 mitigations=off oops=panic panic=-1 lab.state=$dir $(accelerator_append "$accel" "$smp") $append" \
+		-append "console=ttyS0 loglevel=5 mitigations=off oops=panic panic=-1 lab.state=$dir $(accelerator_append "$accel" "$smp") $(debug_append) $append" \
 		-fsdev "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap" \
 		-device virtio-9p-pci,fsdev=root,mount_tag=root \
 		-fsdev "local,id=share,path=$share,security_model=none,readonly=on,multidevs=remap" \
@@ -250,14 +262,17 @@ cmd_down() {
 
 	if [[ ${1:-} == --all ]]; then
 		set --
-		for name in "$RUN"/*/pid; do
-			name=${name%/pid}
-			[[ ! -e $name/pid ]] || set -- "$@" "${name##*/}"
+		for name in "$RUN"/*/{pid,intel.conf}; do
+			[[ ! -e $name ]] || set -- "$@" "$(basename "${name%/*}")"
 		done
 	elif (($# == 0)); then
 		usage_error "down: which host? (or --all)"
 	fi
 	for name in "$@"; do
+		if is_intel "$name"; then
+			intel_down "$name"
+			continue
+		fi
 		pid=$(host_pid "$name") || continue
 		(cmd_run "$name" --timeout 5 -- busybox poweroff -f) >/dev/null 2>&1 || true
 		"$(host_dir "$name")/init/powercut" -w "$pid" "$POWER_OFF_MS" 2>/dev/null ||

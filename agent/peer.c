@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * peer: whatever ends a connection closes the link first and tells the owner then.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "peer.h"
+#include "report.h"
+
+/* The standby may be busy with its own set-up. */
+#define PEER_PREPARE_NS	(60 * NSEC_PER_SEC)
+
+static void peer_end(struct peer *peer, const char *why)
+{
+	link_close(peer->link);
+	peer->lost(peer->arg, why);
+}
+
+static void peer_up(void *arg)
+{
+	struct peer *peer = arg;
+	char *text;
+
+	if (!peer->up(peer->arg))
+		return;
+	text = hello_write(peer->hello);
+	if (!text) {
+		peer_end(peer, "out of memory");
+		return;
+	}
+	link_watch(peer->link, peer->options->timeout_ns / 8, PEER_PREPARE_NS);
+	link_send_copy(peer->link, FRAME_HELLO, 0, text, strlen(text));
+	free(text);
+}
+
+/* The standby agrees. */
+static void peer_accepted(struct peer *peer, const struct frame *frame)
+{
+	struct hello theirs;
+	struct why why;
+	uint64_t beat;
+	int err;
+
+	err = hello_parse(&theirs, frame->payload, frame->length, &why);
+	hello_free(&theirs);
+	if (err) {
+		peer_end(peer, why.text);
+		return;
+	}
+	peer->agreed = true;
+	report_phase("standby %s agrees: QEMU %s", link_peer(peer->link), theirs.qemu);
+	/* Often enough for both. */
+	beat = theirs.timeout_ms * NSEC_PER_MSEC;
+	if (peer->options->timeout_ns < beat)
+		beat = peer->options->timeout_ns;
+	beat /= 8;
+	/* It judges our silence from the first epoch on; we its from now on. */
+	if (peer->accepted(peer->arg, beat))
+		link_watch(peer->link, beat, peer->options->timeout_ns);
+}
+
+static void peer_left(struct peer *peer, const struct frame *frame)
+{
+	char text[FRAME_TEXT_MAX + 1];
+
+	frame_get_text(frame, text, sizeof(text));
+	peer->left(peer->arg, frame_get_bye(frame).reason);
+	link_send_copy(peer->link, FRAME_BYE_ACK, 0, NULL, 0);
+	link_close_soon(peer->link);
+	peer->lost(peer->arg, text);
+}
+
+static bool peer_frame(void *arg, const struct frame *frame)
+{
+	struct peer *peer = arg;
+	char text[FRAME_TEXT_MAX + 1];
+
+	switch (frame->type) {
+	case FRAME_ACCEPT:
+		if (peer->agreed || peer->leaving)
+			break;
+		peer_accepted(peer, frame);
+		return true;
+	case FRAME_REFUSE:
+		frame_get_text(frame, text, sizeof(text));
+		peer_end(peer, text);
+		return true;
+	case FRAME_ACK:
+		if (!peer->acked(peer->arg, frame->epoch))
+			break;
+		return true;
+	case FRAME_BYE:
+		peer_left(peer, frame);
+		return true;
+	case FRAME_BYE_ACK:
+		if (!peer->leaving)
+			break;
+		peer->freed(peer->arg);
+		link_close(peer->link);
+		return true;
+	default:
+		break;
+	}
+	snprintf(text, sizeof(text), "it sent %s when it should not", frame_name(frame->type));
+	peer_end(peer, text);
+	return true;
+}
+
+static void peer_down(void *arg, const char *why)
+{
+	struct peer *peer = arg;
+
+	peer->lost(peer->arg, why);
+}
+
+static void peer_closed(void *arg)
+{
+	struct peer *peer = arg;
+
+	peer->link = NULL;
+	peer->agreed = false;
+	peer->leaving = false;
+	peer->closed(peer->arg);
+}
+
+static const struct link_handlers peer_handlers = {
+	.up	= peer_up,
+	.frame	= peer_frame,
+	.down	= peer_down,
+	.closed	= peer_closed,
+};
+
+void peer_connect(struct peer *peer, struct loop *loop)
+{
+	struct why why;
+
+	peer->link = link_connect(loop, peer->options->ops, &peer->options->addr,
+				  &peer_handlers, peer, &why);
+	if (!peer->link)
+		peer->lost(peer->arg, why.text);
+}
+
+bool peer_leave(struct peer *peer, enum frame_bye_reason reason, const char *text)
+{
+	if (!peer->link || !peer->agreed) {
+		peer_close(peer);
+		return false;
+	}
+	peer->leaving = true;
+	link_watch(peer->link, peer->options->timeout_ns / 8, peer->options->timeout_ns);
+	link_send_bye(peer->link, reason, text);
+	return true;
+}
+
+void peer_close(struct peer *peer)
+{
+	if (peer->link)
+		link_close(peer->link);
+}
+
+const char *peer_name(const struct peer *peer)
+{
+	return link_peer(peer->link);
+}
+
+uint64_t peer_silence(const struct peer *peer)
+{
+	return peer->link ? loop_now() - link_last_rx(peer->link) : 0;
+}
