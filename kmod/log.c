@@ -264,6 +264,8 @@ void vmrepl_log_reset(struct vmrepl_log *log, int h)
 {
 	struct vmrepl_log_half *half = &log->half[h];
 
+	/* Somebody may read it meanwhile. */
+	WRITE_ONCE(log->stats.events, log->stats.events + atomic_read(&half->nr));
 	atomic_set(&half->nr, 0);
 	WRITE_ONCE(half->scan, false);
 }

@@ -69,7 +69,7 @@ struct vmrepl_log_half {
  * @wait:	the worker sleeps here between epochs and when the ring is full
  * @done:	last epoch that the worker has closed
  * @copies:	pages of its plans, by who copied them
- * @stats:	written by the worker alone, see uapi
+ * @stats:	see uapi; written by the worker, and by who empties a half while it sleeps
  */
 struct vmrepl_log {
 	struct vmrepl_session *s;
@@ -132,7 +132,7 @@ int vmrepl_log_flip(struct vmrepl_session *s);
 /* Does half @h have bits that no log lists? */
 bool vmrepl_log_needs_scan(struct vmrepl_session *s, int h);
 
-/* Empty half @h of one log, after its pages were copied. */
+/* Empty half @h of one log, after its pages were copied or planned; count its entries. */
 void vmrepl_log_reset(struct vmrepl_log *log, int h);
 
 #endif /* _VMREPL_LOG_H */

@@ -40,38 +40,44 @@ void vmrepl_tracking_describe(struct kvm *kvm, char *text)
 			 why_no_log());
 }
 
-/*
- * As KVM does it where it has no log. The entries of huge pages stay as they are
- * when logging begins, for a VMM that asked for it so.
- */
-static void write_protect(struct kvm *kvm, struct kvm_memory_slot *slot,
-			  gfn_t offset, unsigned long mask)
+void vmrepl_tracking_begin(struct kvm *kvm)
 {
-	gfn_t gfn = slot->base_gfn + offset;
-	gfn_t first = gfn + __ffs(mask), last = gfn + __fls(mask);
-	unsigned long bit;
+	struct kvm_memory_slot *slot;
+	int as, bkt;
 
-	ksym(kvm_mmu_slot_gfn_write_protect)(kvm, slot, first, PG_LEVEL_2M);
-	if (first >> (PMD_SHIFT - PAGE_SHIFT) != last >> (PMD_SHIFT - PAGE_SHIFT))
-		ksym(kvm_mmu_slot_gfn_write_protect)(kvm, slot, last,
-						     PG_LEVEL_2M);
-	/* This one leaves the fault its fast path, but knows no shadow pages. */
-	if (compat_tdp_mmu(kvm) && !kvm->arch.shadow_root_allocated) {
-		ksym(kvm_tdp_mmu_clear_dirty_pt_masked)(kvm, slot, gfn, mask,
-							true);
-		return;
+	for (as = 0; as < compat_address_spaces(kvm); as++) {
+		kvm_for_each_memslot(slot, bkt, __kvm_memslots(kvm, as)) {
+			if (!(slot->flags & KVM_MEM_LOG_DIRTY_PAGES))
+				continue;
+			/* What cannot be split now is when it is written first. */
+			ksym(kvm_mmu_slot_try_split_huge_pages)(kvm, slot,
+								PG_LEVEL_4K);
+			ksym(kvm_mmu_slot_remove_write_access)(kvm, slot,
+							       PG_LEVEL_2M);
+		}
 	}
-	for_each_set_bit(bit, &mask, BITS_PER_LONG)
-		ksym(kvm_mmu_slot_gfn_write_protect)(kvm, slot, gfn + bit,
-						     PG_LEVEL_4K);
+	ksym(kvm_flush_remote_tlbs)(kvm);
 }
 
 void vmrepl_tracking_protect(struct kvm *kvm, struct kvm_memory_slot *slot,
 			     gfn_t offset, unsigned long mask, bool before)
 {
-	if (before && compat_cpu_dirty_log_size(kvm))
-		write_protect(kvm, slot, offset, mask);
-	else
+	bool log = compat_cpu_dirty_log_size(kvm);
+	gfn_t gfn = slot->base_gfn + offset;
+	unsigned long bit;
+
+	/* This one leaves the fault its fast path, but knows no shadow pages. */
+	if (compat_tdp_mmu(kvm) && !kvm->arch.shadow_root_allocated) {
+		ksym(kvm_tdp_mmu_clear_dirty_pt_masked)(kvm, slot, gfn, mask,
+							before || !log);
+		return;
+	}
+	if (!before || !log) {
 		ksym(kvm_arch_mmu_enable_log_dirty_pt_masked)(kvm, slot, offset,
 							      mask);
+		return;
+	}
+	for_each_set_bit(bit, &mask, BITS_PER_LONG)
+		ksym(kvm_mmu_slot_gfn_write_protect)(kvm, slot, gfn + bit,
+						     PG_LEVEL_4K);
 }

@@ -28,6 +28,17 @@
 void vmrepl_tracking_describe(struct kvm *kvm, char *text);
 
 /**
+ * vmrepl_tracking_begin() - no huge page is writable for the guest from here on
+ * @kvm:	VM; caller holds slots_lock; every slot that is to be tracked is logged
+ *
+ * KVM itself may have left this to the first protection of each page, where the VMM
+ * asked for it so (KVM_DIRTY_LOG_INITIALLY_SET). As long as a slot is logged KVM
+ * makes no new one (kvm_mmu_hugepage_adjust()). Costs as much as there are huge
+ * pages. Allocates page tables, and sleeps.
+ */
+void vmrepl_tracking_begin(struct kvm *kvm);
+
+/**
  * vmrepl_tracking_protect() - the next store to a page will be seen
  * @kvm:	VM
  * @slot:	memslot of the pages, not read-only
@@ -35,7 +46,8 @@ void vmrepl_tracking_describe(struct kvm *kvm, char *text);
  * @mask:	which of the 64 pages from there on; not 0
  * @before:	seen before it is done, by a fault
  *
- * Caller holds slots_lock and mmu_lock for write, and flushes the TLBs later.
+ * vmrepl_tracking_begin() came before. Caller holds slots_lock and mmu_lock for
+ * write, and flushes the TLBs later.
  */
 void vmrepl_tracking_protect(struct kvm *kvm, struct kvm_memory_slot *slot,
 			     gfn_t offset, unsigned long mask, bool before);

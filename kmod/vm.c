@@ -20,6 +20,7 @@
 #include "log.h"
 #include "region.h"
 #include "session.h"
+#include "tracking.h"
 #include "vm.h"
 
 struct vm_search {
@@ -326,6 +327,7 @@ static int take_layout_locked(struct vmrepl_session *s, char *why)
 		if (err)
 			return err;
 	}
+	vmrepl_tracking_begin(s->kvm);
 	return 0;
 }
 

@@ -321,8 +321,6 @@ static void count(struct job *job)
 {
 	struct vmrepl_log *log = job->log;
 
-	WRITE_ONCE(log->stats.events, log->stats.events +
-		   atomic_read(&log->half[job->half].nr));
 	WRITE_ONCE(log->stats.pages, log->stats.pages + job->records);
 	WRITE_ONCE(log->stats.zero_pages, log->stats.zero_pages + job->zero);
 	WRITE_ONCE(log->stats.same_pages, log->stats.same_pages + job->same);

@@ -13,6 +13,8 @@ VMREPL_KSYM(kvm_set_memory_region);
 VMREPL_KSYM(__kvm_set_memory_region);
 #endif
 VMREPL_KSYM(kvm_arch_mmu_enable_log_dirty_pt_masked);
+VMREPL_KSYM(kvm_mmu_slot_try_split_huge_pages);
+VMREPL_KSYM(kvm_mmu_slot_remove_write_access);
 VMREPL_KSYM(kvm_mmu_slot_gfn_write_protect);
 VMREPL_KSYM(kvm_tdp_mmu_clear_dirty_pt_masked);
 VMREPL_KSYM(kvm_cpu_dirty_log_size);
