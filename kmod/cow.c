@@ -184,6 +184,7 @@ static void copy_locked(struct vmrepl_session *s, struct vmrepl_region *r,
 	void *to = slot_data(log, i);
 	bool exposed = false, whole;
 
+	/* Of a hole nobody looks at what would be copied. */
 	if (p->page) {
 		void *from = kmap_local_page(p->page);
 
@@ -198,8 +199,6 @@ static void copy_locked(struct vmrepl_session *s, struct vmrepl_region *r,
 						  (index << PAGE_SHIFT), p->page);
 		if (exposed)
 			atomic64_inc(&s->stats.exposed);
-	} else {
-		clear_page(to);
 	}
 	/* Full barrier: who sees it clear may write the page, we have read it. */
 	whole = test_and_clear_bit(index, r->cow.pending) && !exposed;

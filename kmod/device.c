@@ -85,7 +85,9 @@ static long do_freeze(struct vmrepl_session *s, void __user *arg)
 	struct vmrepl_freeze f;
 	long err;
 
-	if (copy_from_user(&f, arg, sizeof(f)))
+	/* Both ways before anything changes. */
+	if (copy_from_user(&f, arg, sizeof(f)) ||
+	    copy_to_user(arg, &f, sizeof(f)))
 		return -EFAULT;
 	mutex_lock(&s->lock);
 	err = vmrepl_freeze(s, &f);

@@ -316,9 +316,11 @@ static u64 protect_set(struct vmrepl_session *s, struct purpose is, int h,
 	vmrepl_hostpte_flush(&host.pte);
 	if (is.plan && !is.early)
 		copy_unseen(s);
-	host.rest += nested_guests(s);
-	if (is.go_on && !host.rest)
-		vmrepl_cow_arm(s);
+	if (is.go_on) {
+		host.rest += nested_guests(s);
+		if (!host.rest)
+			vmrepl_cow_arm(s);
+	}
 	compat_unlock_faults(s->mm, is.live);
 	*pages = guest.pages;
 	return host.rest;
@@ -411,8 +413,10 @@ int vmrepl_freeze(struct vmrepl_session *s, struct vmrepl_freeze *f)
 	if (likely(!(debug_break & VMREPL_BREAK_PROTECT)))
 		rest = protect_set(s, is, h, scan, &f->pages);
 	if (is.plan) {
-		f->pages = vmrepl_cow_planned(s) + rest;
-		s->stats.planned += vmrepl_cow_planned(s);
+		u64 planned = vmrepl_cow_planned(s);
+
+		f->pages = planned + rest;
+		s->stats.planned += planned;
 	}
 	if (cow && rest) {
 		f->flags &= ~VMREPL_FREEZE_COW;
