@@ -2,7 +2,6 @@
 /*
  * backing: /proc/PID/maps tells what it is, map_files and pagemap give access to it.
  */
-#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/magic.h>

@@ -216,6 +216,11 @@ static void checkpoint_pump(struct checkpoint *cp)
 		cp->len = 0;
 	}
 	if (cp->answered) {
+		/* All of it fitted into the small pipe: QEMU did not have to wait for us. */
+		if (!cp->failed && cp->len <= CHECKPOINT_PIPE_SMALL) {
+			cp->failed = true;
+			why_set(&cp->why, EIO, "QEMU's device state is too small to hold the guest");
+		}
 		checkpoint_done(cp, cp->failed ? -EIO : 0);
 		return;
 	}

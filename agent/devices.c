@@ -3,11 +3,14 @@
  * devices: the children of /machine/peripheral (with an id) and peripheral-anon.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "devices.h"
+
+#define DEVICES_PATH_LEN	512u
 
 static int devices_order(const void *a, const void *b)
 {
@@ -39,11 +42,58 @@ static const char *devices_text(struct json_object *o, const char *key)
 	return json_object_object_get_ex(o, key, &v) ? json_object_get_string(v) : "";
 }
 
+/* A property of a device; NULL where it has none of this name. */
+static int devices_property(struct qmp *qmp, const char *path, const char *property,
+			    struct json_object **value, struct why *why)
+{
+	struct json_object *args = qmp_args("path", path);
+	int err;
+
+	json_object_object_add(args, "property", json_object_new_string(property));
+	err = qmp_command(qmp, "qom-get", args, value, why);
+	return err == -EREMOTEIO ? 0 : err;
+}
+
+/* The last part of its path is what an operator calls the bus. */
+static const char *devices_bus(struct json_object *bus)
+{
+	const char *path = json_object_get_string(bus), *slash;
+
+	slash = path ? strrchr(path, '/') : NULL;
+	return slash ? slash + 1 : "";
+}
+
+/* Appends where the device at @path is: " at BUS:SLOT.FUNCTION", " at BUS", " at ADDRESS". */
+static int devices_place(struct qmp *qmp, const char *path, char *name, size_t size,
+			 struct why *why)
+{
+	struct json_object *bus, *addr = NULL;
+	size_t len = strlen(name);
+	uint64_t at;
+	int err;
+
+	err = devices_property(qmp, path, "parent_bus", &bus, why);
+	if (err)
+		return err;
+	err = devices_property(qmp, path, "addr", &addr, why);
+	at = addr ? json_object_get_uint64(addr) : 0;
+	if (!err && *devices_bus(bus) && addr)
+		snprintf(name + len, size - len, " at %s:%02x.%x", devices_bus(bus),
+			 (unsigned int)at >> 3, (unsigned int)at & 7);
+	else if (!err && *devices_bus(bus))
+		snprintf(name + len, size - len, " at %s", devices_bus(bus));
+	else if (!err && addr)
+		snprintf(name + len, size - len, " at 0x%" PRIx64, at);
+	json_object_put(addr);
+	json_object_put(bus);
+	return err;
+}
+
 static int devices_list(struct devices *devices, struct qmp *qmp, const char *path, bool ids,
 			struct why *why)
 {
 	static const char child[] = "child<";
-	char name[DEVICES_NAME_LEN], *p;
+	char name[DEVICES_NAME_LEN], device[DEVICES_PATH_LEN], *p;
 	struct json_object *ret, *dev;
 	const char *type;
 	int err;
@@ -59,6 +109,12 @@ static int devices_list(struct devices *devices, struct qmp *qmp, const char *pa
 		type += sizeof(child) - 1;
 		snprintf(name, sizeof(name), "%.*s%s%s", (int)strcspn(type, ">"), type,
 			 ids ? " " : "", ids ? devices_text(dev, "name") : "");
+		snprintf(device, sizeof(device), "%s/%s", path, devices_text(dev, "name"));
+		err = devices_place(qmp, device, name, sizeof(name), why);
+		if (err) {
+			json_object_put(ret);
+			return err;
+		}
 		for (p = name; *p; p++)
 			if (*p < 0x20 || *p > 0x7e)
 				*p = '?';

@@ -15,7 +15,8 @@
 /**
  * struct devices - of one QEMU
  * @nr:    entries in @names
- * @names: "TYPE" or "TYPE ID" of each, printable, sorted; two may be equal
+ * @names: "TYPE" or "TYPE ID" of each and, as QEMU names the parts of its state by that,
+ *	   " at PLACE"; printable, cut, sorted; two may be equal
  */
 struct devices {
 	unsigned int nr;

@@ -7,6 +7,7 @@
 
 #include "devstate.h"
 #include "guard.h"
+#include "refuse.h"
 #include "report.h"
 
 #define GUARD_CAPTURE_MS	15000u
@@ -27,8 +28,22 @@ int guard_layout(struct guard *guard, struct why *why)
 	return err;
 }
 
+/* Whether each tap has its plug: they may have changed since the last time. */
+static bool guard_plugged(const struct guard *guard, const struct procvm *vm)
+{
+	unsigned int i;
+
+	if (guard->nr_plugs != vm->nr_taps)
+		return false;
+	for (i = 0; i < guard->nr_plugs; i++)
+		if (plug_tap_index(guard->plugs[i]) != vm->taps[i].ifindex)
+			return false;
+	return true;
+}
+
 int guard_same_devices(struct guard *guard, struct why *why)
 {
+	struct procvm vm = *guard->vm;
 	struct devices now;
 	const char *device;
 	bool ours;
@@ -42,20 +57,12 @@ int guard_same_devices(struct guard *guard, struct why *why)
 				      ours ? "plugged into" : "taken out of");
 	}
 	devices_free(&now);
-	return err;
-}
-
-/* Whether each tap has its plug: they may have changed since the last time. */
-static bool guard_plugged(const struct guard *guard)
-{
-	unsigned int i;
-
-	if (guard->nr_plugs != guard->vm->nr_taps)
-		return false;
-	for (i = 0; i < guard->nr_plugs; i++)
-		if (plug_tap_index(guard->plugs[i]) != guard->vm->taps[i].ifindex)
-			return false;
-	return true;
+	/* One with the same name may have another tap behind it, or another disk. */
+	if (!err)
+		err = procvm_look(&vm, why);
+	if (!err && !guard_plugged(guard, &vm))
+		err = why_set(why, ENXIO, "the guest has another tap");
+	return err ? err : refuse_check(guard->qmp, &vm, REFUSE_PROTECTED, why);
 }
 
 static void guard_unplug(struct guard *guard)
@@ -69,7 +76,7 @@ static int guard_plug(struct guard *guard, struct why *why)
 	unsigned int i;
 	int err;
 
-	if (guard_plugged(guard))
+	if (guard_plugged(guard, guard->vm))
 		return 0;
 	if (guard->holding)
 		return why_set(why, EBUSY, "the VM's taps have changed while output is held");

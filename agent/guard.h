@@ -58,8 +58,9 @@ int guard_attach(struct guard *guard, struct why *why);
 int guard_layout(struct guard *guard, struct why *why);
 
 /*
- * Whether the VM has the devices that the standby was told of. Nothing may be armed
- * on the QMP socket. Errors: ENXIO, one has come or gone; as devices_read().
+ * Whether the VM has the devices that the standby was told of, and the taps that have
+ * plugs, and nothing that is refused. Nothing may be armed on the QMP socket. Errors:
+ * ENXIO, one has come or gone; as devices_read(), procvm_look(), refuse_check().
  */
 int guard_same_devices(struct guard *guard, struct why *why);
 

@@ -226,8 +226,11 @@ int migration_resume(struct qmp *q, struct why *why)
 		err = qmp_query_string(q, "query-status", "status", status, sizeof(status), why);
 		if (err || !strcmp(status, "running"))
 			return err;
-		if (strcmp(status, "finish-migrate"))
+		if (!strcmp(status, "postmigrate"))
 			return qmp_command(q, "cont", NULL, NULL, why);
+		/* Somebody else has stopped it meanwhile. */
+		if (strcmp(status, "finish-migrate"))
+			return 0;
 		/* On its way to postmigrate, or back to running. */
 		if (!deadline_left(deadline))
 			return why_set(why, ETIMEDOUT, "the guest is still stopped for a migration");

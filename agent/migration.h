@@ -65,6 +65,8 @@ int migration_wait(struct qmp *q, int64_t deadline, char *status, size_t size, s
 
 /**
  * migration_resume - let the guest run after a migration that is over
+ *
+ * Unless somebody else has stopped it.
  */
 int migration_resume(struct qmp *q, struct why *why);
 

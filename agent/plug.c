@@ -351,11 +351,6 @@ int plug_release_all(struct plug *p, struct why *why)
 	return ret;
 }
 
-const char *plug_tap(const struct plug *p)
-{
-	return p->tap;
-}
-
 const char *plug_ifb(const struct plug *p)
 {
 	return p->ifb;

@@ -82,8 +82,7 @@ int plug_release_all(struct plug *p, struct why *why);
 /* What is held now. */
 int plug_held(struct plug *p, struct plug_held *held, struct why *why);
 
-/* Name of the tap, of the ifb. */
-const char *plug_tap(const struct plug *p);
+/* Name of the ifb. */
 const char *plug_ifb(const struct plug *p);
 /* Index of the tap that it was put on. */
 unsigned int plug_tap_index(const struct plug *p);

@@ -442,7 +442,10 @@ void protect_status(const struct protect *p, struct json_object *o)
 	json_object_object_add(o, "epochs", json_object_new_uint64(p->shown.count));
 	json_object_object_add(o, "pause-us",
 			       json_object_new_uint64(p->shown.pause_ns / NSEC_PER_USEC));
-	json_object_object_add(o, "guest", json_object_new_string(p->stands ? "stands" : "runs"));
+	/* Nobody looks at it while it is not protected. */
+	if (p->phase != PROTECT_OFF)
+		json_object_object_add(o, "guest",
+				       json_object_new_string(p->stands ? "stands" : "runs"));
 	json_object_object_add(o, "dirty-pages", json_object_new_uint64(p->shown.pages));
 	json_object_object_add(o, "same-pages", json_object_new_uint64(p->shown.same_pages));
 	json_object_object_add(o, "torn-epochs", json_object_new_uint64(p->shown.torn));

@@ -103,17 +103,17 @@ void protect_close(struct protect *protect);
 /**
  * protect_due() - when the next checkpoint may be taken
  * @started:  when the last one was; loop_now() times
- * @sent:     when the guest ran again and its state had been sent
+ * @resumed:  when the guest ran again
  * @interval: from one to the next, nanoseconds
  * @pause:    how long the guest stood for the last one
  *
  * Not before the guest has run for as long as it stood: long pauses one after the
  * other would leave it no time of its own.
  */
-static inline uint64_t protect_due(uint64_t started, uint64_t sent, uint64_t interval,
+static inline uint64_t protect_due(uint64_t started, uint64_t resumed, uint64_t interval,
 				   uint64_t pause)
 {
-	return started + interval > sent + pause ? started + interval : sent + pause;
+	return started + interval > resumed + pause ? started + interval : resumed + pause;
 }
 
 /* Begins with a full sync. The guard is attached, the standby has agreed. */
@@ -134,7 +134,10 @@ bool protect_busy(const struct protect *protect);
 void protect_forget(struct protect *protect);
 /* Frees the QMP connection for other commands. Errors: with a sentence. */
 int protect_disarm(struct protect *protect, struct why *why);
-/* Adds checkpoint, epochs, pause-us, guest, dirty-pages and same-pages of the last epoch to @o. */
+/*
+ * Adds checkpoint, epochs, pause-us, dirty-pages, same-pages and copy of the last epoch to
+ * @o, torn-epochs, and while it is protected guest.
+ */
 void protect_status(const struct protect *protect, struct json_object *o);
 /* What QEMU said. */
 void protect_message(struct protect *protect, const struct qmp_msg *msg);

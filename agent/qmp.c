@@ -76,6 +76,11 @@ out:
 	return ret;
 }
 
+bool qmp_is_broken(const struct qmp *q)
+{
+	return q->broken;
+}
+
 static int broken(struct qmp *q, int err, struct why *why)
 {
 	q->broken = true;

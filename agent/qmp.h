@@ -62,6 +62,9 @@ int qmp_greets(const char *path, unsigned int timeout_ms);
 const char *qmp_version(const struct qmp *q);
 void qmp_version_parts(const struct qmp *q, int *major, int *minor);
 
+/* Does every call fail? See qmp_command(). */
+bool qmp_is_broken(const struct qmp *q);
+
 /* Bound for one answer from now on, milliseconds. */
 void qmp_set_timeout(struct qmp *q, unsigned int timeout_ms);
 

@@ -9,7 +9,8 @@
 #include "migration.h"
 #include "refuse.h"
 
-#define ON_PRIMARY	(1u << REFUSE_PRIMARY)
+#define AT_ATTACH	(1u << REFUSE_PRIMARY)
+#define ON_PRIMARY	(AT_ATTACH | 1u << REFUSE_PROTECTED)
 #define ON_STANDBY	(1u << REFUSE_STANDBY)
 #define ON_BOTH		(ON_PRIMARY | ON_STANDBY)
 
@@ -353,8 +354,8 @@ static const struct {
 	{ ON_PRIMARY, check_kvm },
 	{ ON_BOTH, check_vfio },
 	{ ON_BOTH, check_vhost },
-	{ ON_PRIMARY, check_command },
-	{ ON_PRIMARY, check_running },
+	{ AT_ATTACH, check_command },
+	{ AT_ATTACH, check_running },
 	{ ON_STANDBY, check_waiting },
 	{ ON_BOTH, check_encryption },
 	{ ON_BOTH, check_devices },

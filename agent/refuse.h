@@ -11,6 +11,7 @@
 
 enum refuse_side {
 	REFUSE_PRIMARY,		/* about to be protected: running, with taps */
+	REFUSE_PROTECTED,	/* protected, and its devices have changed: may stand */
 	REFUSE_STANDBY,		/* waits with -incoming defer */
 };
 
@@ -21,7 +22,7 @@ enum refuse_side {
  * nothing in the VM. On the primary: run state, running migration, KVM, VFIO,
  * encryption, writable disks, network back ends (only taps, each of them ours
  * to plug; a guest without a network is fine), vhost-user and vDPA, the save
- * command. On the standby: that it waits for an incoming migration, VFIO,
+ * command; of one that is protected the same but for run state and command. On the standby: that it waits for an incoming migration, VFIO,
  * writable disks, encryption.
  *
  * Returns 0; -EOPNOTSUPP with the sentence in @why; another negative errno

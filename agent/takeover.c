@@ -18,6 +18,9 @@ int takeover_run(const struct takeover *takeover, struct vmm *vmm, struct store 
 	uint64_t t0 = loop_now(), t1, t2, t3;
 	int fd, err;
 
+	err = vmm_reconnect(vmm, why);
+	if (err)
+		return err;
 	/* It decodes RAM and devices before it answers; nothing else waits for us. */
 	qmp_set_timeout(vmm->qmp, TAKEOVER_LOAD_MS);
 	report_phase("taking over with checkpoint %" PRIu64, store->number);

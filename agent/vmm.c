@@ -20,12 +20,23 @@ static int vmm_hello(struct vmm *vmm, const struct options *options, struct why 
 	return 0;
 }
 
+int vmm_reconnect(struct vmm *vmm, struct why *why)
+{
+	if (vmm->qmp && !qmp_is_broken(vmm->qmp))
+		return 0;
+	qmp_close(vmm->qmp);
+	vmm->qmp = qmp_open(vmm->qmp_path, QMP_TIMEOUT_MS, why);
+	return vmm->qmp ? 0 : -EIO;
+}
+
 int vmm_look_again(struct vmm *vmm, const struct options *options, enum refuse_side side,
 		   struct why *why)
 {
 	int err;
 
-	err = procvm_look(&vmm->proc, why);
+	err = side == REFUSE_STANDBY ? vmm_reconnect(vmm, why) : 0;
+	if (!err)
+		err = procvm_look(&vmm->proc, why);
 	if (!err)
 		err = refuse_check(vmm->qmp, &vmm->proc, side, why);
 	return err ? err : vmm_hello(vmm, options, why);

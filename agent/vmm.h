@@ -44,6 +44,13 @@ int vmm_open(struct vmm *vmm, const struct options *options, struct loop *loop,
 	     enum refuse_side side, control_fn fn, void *arg, struct why *why);
 
 /*
+ * A QEMU that was busy for longer than it is waited for has lost its connection: a
+ * new one where that is so. Only where nobody else has a copy of @qmp (the standby).
+ * Errors: EIO with a sentence, @qmp is NULL then, and the next call tries again.
+ */
+int vmm_reconnect(struct vmm *vmm, struct why *why);
+
+/*
  * Before a new connection: its devices, taps and blocks may have come or gone. Checks
  * all of it again and reads @hello anew. Errors: as refuse_check(), with a sentence.
  */
