@@ -83,9 +83,9 @@ check "without a new sync" says_no grep -E "$(event resync)|$(event lost)" "$pri
 note "a device"
 mark
 check "a device is plugged in" plug_rng a
-check "the agent sees it" primary_says "$(event resync 'rng1 was plugged into the guest')"
+check "the agent sees it" primary_says "$(event resync 'rng1 at port1:00.0 was plugged into the guest')"
 check "the standby has no such device: the guest is not protected, and that is said" \
-	primary_says "still unprotected: .*only the primary's QEMU has a device virtio-rng-pci rng1"
+	primary_says "still unprotected: .*only the primary's QEMU has a device virtio-rng-pci rng1 at port1:00.0"
 check "its output flows" served 10
 check "the standby cannot be promoted" says_no on b "$agent" promote --yes
 mark
@@ -98,7 +98,7 @@ mark
 check "memory is plugged in" plug_memory a
 check "the agent sees it" primary_says "$(event resync 'mem1|dimm1')"
 check "the standby has no such memory: the guest is not protected, and that is said" \
-	primary_says "still unprotected: .*only the primary's QEMU has a device pc-dimm dimm1"
+	primary_says "still unprotected: .*only the primary's QEMU has a device pc-dimm dimm1 at 0x"
 check "its output flows" served 10
 mark
 check "the same is plugged into the standby" plug_memory b
