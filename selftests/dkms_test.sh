@@ -3,29 +3,15 @@
 # dkms_test.sh: DKMS adds, builds, installs and removes the module, for the lab's
 # kernel and in trees of its own. TAP.
 set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=tap.sh
+. "$(dirname "${BASH_SOURCE[0]}")/tap.sh"
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 lab=$top/tools/lab/lab
 version=$(sed -n 's/^PACKAGE_VERSION="\(.*\)"/\1/p' "$top/dkms.conf")
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
-count=0
-failed=0
-
-# check NAME COMMAND...: one test; what the command says is shown when it fails.
-check() {
-	local name=$1
-
-	shift
-	count=$((count + 1))
-	if "$@" >"$tmp/said" 2>&1; then
-		echo "ok $count - $name"
-	else
-		echo "not ok $count - $name"
-		sed 's/^/# /' "$tmp/said"
-		failed=$((failed + 1))
-	fi
-}
+tap_said=$tmp/said
 
 need_dkms() {
 	command -v dkms >/dev/null || "$top/tools/need-packages" dkms >&2 ||
@@ -92,6 +78,8 @@ mkdir -p "$tmp/dkms" "$tmp/source" "$tmp/install/$release" "$tmp/clone"
 (cd "$top" && find Kbuild dkms.conf kmod uapi -type f ! -name '*.o' ! -name '*.cmd' \
 	-print0 | xargs -0 cp --parents -t "$tmp/clone")
 
+# From here on a failure is a result, not the end.
+set +e
 check "dkms add" in_trees add "$tmp/clone"
 check "dkms build for $release" show_log for_kernel build --kernelsourcedir "$build"
 check "dkms says that it is built" status_is built
@@ -102,5 +90,4 @@ check "the module is of this version and for $release" fits_the_kernel
 check "a kernel that is not supported is refused" refuses_other_kernels
 check "dkms remove" in_trees remove --no-depmod -m vmrepl -v "$version" --all
 check "nothing of it is left" is_gone
-echo "1..$count"
-((failed == 0))
+tap_done

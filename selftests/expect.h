@@ -137,6 +137,43 @@ static inline void expect_attach(struct consumer *c, pid_t pid,
 		tap_die("attach: %s %s", strerror(err), c->attach.why);
 }
 
+/* A VM whose first @used pages are not just zero. */
+static inline struct vmm *expect_vmm(enum vmm_ram kind, uint64_t pages,
+				     uint64_t used, int vcpus)
+{
+	struct vmm *v = vmm_create(kind, pages, vcpus);
+
+	for (uint64_t p = VMM_FIRST_PAGE; p < used; p++)
+		*(uint64_t *)(v->ram + p * VMM_PAGE) = p;
+	return v;
+}
+
+/* A session of this process, with a copy of all RAM of @v. */
+static inline void expect_session(struct vmm *v, struct consumer *c,
+				  uint32_t ring_slots)
+{
+	expect_attach(c, getpid(), ring_slots);
+	consumer_watch(c, v->ram, v->pages);
+}
+
+/* Both end. */
+static inline void expect_end(struct vmm *v, struct consumer *c)
+{
+	vmm_stop(v);
+	consumer_close(c);
+	vmm_destroy(v);
+}
+
+/* Epochs until what the first sync itself mapped has settled. */
+static inline void expect_settle(struct consumer *c)
+{
+	for (int i = 0; i < 4; i++) {
+		expect_epoch(c, 0);
+		if (c->records < VMM_FIRST_PAGE)
+			return;
+	}
+}
+
 /* Does ftrace call us anywhere? */
 static inline bool expect_hooks(void)
 {

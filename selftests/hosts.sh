@@ -9,6 +9,9 @@
 # waits for time to pass.
 # shellcheck shell=bash
 
+# shellcheck source-path=SCRIPTDIR source=tap.sh
+. "$(dirname "${BASH_SOURCE[0]}")/tap.sh"
+
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 top=$(cd "$here/.." && pwd)
 lab=$top/tools/lab/lab
@@ -25,30 +28,13 @@ port=7788
 # Where results go, also from within a command of check or must.
 exec 5>&1
 work=$(mktemp -d)
-count=0
-failed=0
+tap_said=$work/said
 were_up=0
 agent_env=()
 declare -A agent_host=() agent_job=()
 followers=()
 
 # ---- results ----
-
-# check NAME COMMAND...: one result; what the command says is shown where it fails.
-check() {
-	local name=$1
-
-	shift
-	count=$((count + 1))
-	if "$@" >"$work/said" 2>&1; then
-		echo "ok $count - $name"
-		return 0
-	fi
-	echo "not ok $count - $name"
-	sed 's/^/# /' "$work/said"
-	failed=$((failed + 1))
-	return 1
-}
 
 note() {
 	echo "# $*"
@@ -103,8 +89,7 @@ done_testing() {
 	for host in a b client; do
 		check "the kernel of $host is content" "$lab" dmesg-check "$host"
 	done
-	echo "1..$count"
-	exit $((failed > 0))
+	tap_done
 }
 
 # ---- waiting ----

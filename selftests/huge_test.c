@@ -6,15 +6,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/mman.h>
-#include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/uio.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "consumer.h"
 #include "expect.h"
+#include "hostwrite.h"
 #include "tap.h"
 #include "vmm.h"
 
@@ -24,8 +22,6 @@
 #define USED		(3 * HUGE)
 /* Of each host write: in the second huge page. */
 #define AT		(HUGE + 200)
-#define COUNT		16UL
-#define DIRECT_DISK	"/dev/ram0"
 
 #define SYS_2M		"/sys/kernel/mm/hugepages/hugepages-2048kB/"
 #define SYS_1G		"/sys/kernel/mm/hugepages/hugepages-1048576kB/"
@@ -63,30 +59,10 @@ static bool same(struct vmm *v, struct consumer *c)
 
 static struct vmm *start(struct consumer *c, enum vmm_ram kind, int vcpus)
 {
-	struct vmm *v = vmm_create(kind, PAGES, vcpus);
+	struct vmm *v = expect_vmm(kind, PAGES, USED, vcpus);
 
-	for (uint64_t p = VMM_FIRST_PAGE; p < USED; p++)
-		*(uint64_t *)(v->ram + p * VMM_PAGE) = p;
-	expect_attach(c, getpid(), 0);
-	consumer_watch(c, v->ram, PAGES);
+	expect_session(v, c, 0);
 	return v;
-}
-
-static void stop(struct vmm *v, struct consumer *c)
-{
-	vmm_stop(v);
-	consumer_close(c);
-	vmm_destroy(v);
-}
-
-/* Epochs until what the first sync itself mapped has settled. */
-static void settle(struct consumer *c)
-{
-	for (int i = 0; i < 4; i++) {
-		expect_epoch(c, 0);
-		if (c->records < VMM_FIRST_PAGE)
-			return;
-	}
 }
 
 static void test_first_sync(enum vmm_ram kind, const char *free_pages)
@@ -97,12 +73,12 @@ static void test_first_sync(enum vmm_ram kind, const char *free_pages)
 
 	expect_epoch(&c, 0);
 	tap_ok(c.records >= PAGES && same(v, &c), "%s: the first set is all of RAM", name);
-	settle(&c);
+	expect_settle(&c);
 	tap_ok(c.records < VMM_FIRST_PAGE, "%s: then nothing is written, nothing in the set",
 	       name);
 	tap_ok(before >= 0 && number(free_pages) == before,
 	       "%s: holes stay holes (%ld huge pages free)", name, before);
-	stop(v, &c);
+	expect_end(v, &c);
 }
 
 static void test_vcpu_writes(enum vmm_ram kind)
@@ -113,7 +89,7 @@ static void test_vcpu_writes(enum vmm_ram kind)
 
 	/* KVM's first look at a page takes it as its VMM would: all of the huge one. */
 	vmm_write(v, 0, 100, 600, 1, 0x900);
-	settle(&c);
+	expect_settle(&c);
 	for (int round = 0; round < 3; round++) {
 		vmm_write(v, 0, 100, 200, 3, 0x1000 + round);
 		vmm_write(v, 1, 101, 200, 3, 0x2000 + round);
@@ -124,68 +100,11 @@ static void test_vcpu_writes(enum vmm_ram kind)
 		tap_ok(!wrong && same(v, &c), "%s: the set is what the vCPUs wrote (%d)",
 		       name, round);
 	}
-	stop(v, &c);
-}
-
-static bool by_store(struct vmm *v)
-{
-	for (uint64_t p = AT; p < AT + COUNT; p++)
-		v->ram[p * VMM_PAGE + 5]++;
-	return true;
-}
-
-static bool by_read(struct vmm *v)
-{
-	int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
-	bool ok = read(fd, v->ram + AT * VMM_PAGE, COUNT * VMM_PAGE) == COUNT * VMM_PAGE;
-
-	close(fd);
-	return ok;
-}
-
-static bool by_direct_io(struct vmm *v)
-{
-	int fd = open(DIRECT_DISK, O_RDONLY | O_CLOEXEC | O_DIRECT);
-	static off_t at;
-	bool ok = fd >= 0 && pread(fd, v->ram + AT * VMM_PAGE, COUNT * VMM_PAGE, at) ==
-		  COUNT * VMM_PAGE;
-
-	at ^= COUNT * VMM_PAGE;
-	close(fd);
-	return ok;
-}
-
-static bool by_other_process(struct vmm *v)
-{
-	static char data[COUNT * VMM_PAGE];
-	struct iovec from = { data, sizeof(data) };
-	struct iovec to = { v->ram + AT * VMM_PAGE, sizeof(data) };
-	pid_t parent = getpid(), child;
-	int status;
-
-	data[0]++;
-	memset(data + 1, 0x33, sizeof(data) - 1);
-	child = fork();
-	if (!child)
-		_exit(process_vm_writev(parent, &from, 1, &to, 1, 0) != sizeof(data));
-	return waitpid(child, &status, 0) == child && !status;
-}
-
-static bool by_proc_mem(struct vmm *v)
-{
-	static char data[COUNT * VMM_PAGE];
-	int fd = open("/proc/self/mem", O_RDWR | O_CLOEXEC);
-	bool ok;
-
-	data[0]++;
-	memset(data + 1, 0x44, sizeof(data) - 1);
-	ok = pwrite(fd, data, sizeof(data), (uintptr_t)v->ram + AT * VMM_PAGE) == sizeof(data);
-	close(fd);
-	return ok;
+	expect_end(v, &c);
 }
 
 /* Where the guest touches it next there is another page. */
-static bool by_discard(struct vmm *v)
+static bool by_discard(struct vmm *v, uint64_t first)
 {
 	size_t unit = v->mapped < 1UL << 30 ? HUGE * VMM_PAGE : 1UL << 30;
 	size_t from = unit == 1UL << 30 ? 0 : HUGE * VMM_PAGE;
@@ -195,48 +114,22 @@ static bool by_discard(struct vmm *v)
 	/* All of the guest is in the one page: only a part, which zeroes it. */
 	if (v->memfd >= 0)
 		return !fallocate(v->memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-				  AT * VMM_PAGE, COUNT * VMM_PAGE) && by_store(v);
+				  first * VMM_PAGE, HOSTWRITE_PAGES * VMM_PAGE) &&
+		       hostwrite_store(v, first);
 	return !madvise(v->ram + from, unit, MADV_DONTNEED);
 }
 
-static bool by_store_after_mprotect(struct vmm *v)
+static bool by_store_after_mprotect(struct vmm *v, uint64_t first)
 {
 	return !mprotect(v->ram, v->mapped, PROT_READ) &&
-	       !mprotect(v->ram, v->mapped, PROT_READ | PROT_WRITE) && by_store(v);
+	       !mprotect(v->ram, v->mapped, PROT_READ | PROT_WRITE) &&
+	       hostwrite_store(v, first);
 }
 
-/* A child that lives on shares the pages: where they are private the next write moves them. */
-static bool by_store_after_fork(struct vmm *v)
-{
-	int pipefd[2], status;
-	pid_t child;
-	char c;
-
-	if (pipe(pipefd))
-		return false;
-	child = fork();
-	if (!child) {
-		close(pipefd[1]);
-		_exit(read(pipefd[0], &c, 1));
-	}
-	by_store(v);
-	close(pipefd[0]);
-	close(pipefd[1]);
-	return waitpid(child, &status, 0) == child;
-}
-
-static const struct {
-	const char *name;
-	bool (*write)(struct vmm *v);
-} host_writes[] = {
-	{ "a plain store", by_store },
-	{ "read(2)", by_read },
-	{ "O_DIRECT", by_direct_io },
-	{ "process_vm_writev", by_other_process },
-	{ "/proc/PID/mem", by_proc_mem },
+static const struct hostwrite host_writes[] = {
+	HOSTWRITE_ALL,
 	{ "a discard", by_discard },
 	{ "a store after mprotect", by_store_after_mprotect },
-	{ "a store after fork", by_store_after_fork },
 };
 
 static void test_host_writes(enum vmm_ram kind)
@@ -244,91 +137,35 @@ static void test_host_writes(enum vmm_ram kind)
 	struct consumer c;
 	struct vmm *v = start(&c, kind, 1);
 
-	settle(&c);
-	for (unsigned int i = 0; i < sizeof(host_writes) / sizeof(*host_writes); i++) {
-		bool ok = true;
-
-		/* Twice: the second finds pages that an epoch has protected. */
-		for (int again = 0; again < 2; again++) {
-			if (!host_writes[i].write(v)) {
-				tap_note("could not write: %s", strerror(errno));
-				ok = false;
-			}
-			expect_epoch(&c, 0);
-			ok = expect_seen(&c, AT, COUNT) && same(v, &c) && ok;
-		}
-		tap_ok(ok, "%s: %s is in the set", name, host_writes[i].name);
-	}
-	stop(v, &c);
-}
-
-struct hammer {
-	struct vmm *vmm;
-	volatile bool stop;
-	volatile uint64_t stores;
-	volatile uint64_t reads;
-};
-
-static void *store_main(void *data)
-{
-	struct hammer *h = data;
-	uint64_t x = 88172645463325252ULL;
-
-	while (!h->stop) {
-		x ^= x << 13;
-		x ^= x >> 7;
-		x ^= x << 17;
-		*(volatile uint64_t *)(h->vmm->ram + (VMM_FIRST_PAGE + x %
-				       (USED - VMM_FIRST_PAGE)) * VMM_PAGE + 64) = x;
-		h->stores++;
-	}
-	return NULL;
-}
-
-static void *direct_main(void *data)
-{
-	struct hammer *h = data;
-	int fd = open(DIRECT_DISK, O_RDONLY | O_CLOEXEC | O_DIRECT);
-
-	for (uint64_t n = 0; !h->stop; n++)
-		h->reads += pread(fd, h->vmm->ram + (HUGE + n * 8 % HUGE) * VMM_PAGE,
-				  8 * VMM_PAGE, n % 64 * 8 * VMM_PAGE) > 0;
-	close(fd);
-	return NULL;
+	expect_settle(&c);
+	for (unsigned int i = 0; i < sizeof(host_writes) / sizeof(*host_writes); i++)
+		tap_ok(hostwrite_is_seen(&host_writes[i], v, &c, AT, USED),
+		       "%s: %s is in the set", name, host_writes[i].name);
+	expect_end(v, &c);
 }
 
 /* Live rounds under writers of every kind; then all stand still. */
 static void test_live(enum vmm_ram kind)
 {
+	struct hostwrite_hammer h = { .end = USED, .first = HUGE, .count = HUGE };
 	int rounds = 4, whole = 0;
-	struct hammer h = {};
-	pthread_t store, direct;
 	struct consumer c;
 
 	h.vmm = start(&c, kind, 2);
 	for (int i = 0; i < rounds; i++) {
-		uint64_t stores = h.stores, reads = h.reads;
-
-		h.stop = false;
 		vmm_hammer(h.vmm, 0, VMM_FIRST_PAGE, 150, 7);
 		vmm_hammer(h.vmm, 1, VMM_FIRST_PAGE + 1, 150, 7);
-		pthread_create(&store, NULL, store_main, &h);
-		pthread_create(&direct, NULL, direct_main, &h);
-		/* A thread that has not begun yet proves nothing. */
-		if (!expect_until(h.stores != stores && h.reads != reads))
-			tap_die("no write within a minute");
+		hostwrite_hammer_start(&h);
 		for (int live = 0; live < 4; live++)
 			expect_epoch(&c, VMREPL_FREEZE_LIVE);
 		vmm_stop(h.vmm);
-		h.stop = true;
-		pthread_join(store, NULL);
-		pthread_join(direct, NULL);
+		hostwrite_hammer_stop(&h);
 		expect_epoch(&c, 0);
 		whole += same(h.vmm, &c);
 	}
 	tap_ok(whole == rounds, "%s: vCPUs, a host thread and a disk writing over live rounds: %d of %d times whole",
 	       name, whole, rounds);
-	stop(h.vmm, &c);
+	expect_end(h.vmm, &c);
 }
 
 /* The kernel takes the page away from under everybody, and gives another one. */
@@ -338,7 +175,7 @@ static void test_migration(enum vmm_ram kind)
 	struct vmm *v = start(&c, kind, 1);
 	bool moved = true, ok = true;
 
-	settle(&c);
+	expect_settle(&c);
 	for (int i = 0; i < 2; i++) {
 		uint8_t *at = v->ram + (i + 1) * HUGE * VMM_PAGE;
 
@@ -356,7 +193,7 @@ static void test_migration(enum vmm_ram kind)
 	if (!moved)
 		tap_note("soft offline: %s", strerror(errno));
 	tap_ok(moved && ok, "%s: a page moved to another place, nothing lost", name);
-	stop(v, &c);
+	expect_end(v, &c);
 }
 
 /* Plugged into a VM that is protected already. */
@@ -410,15 +247,7 @@ static void test_kind(enum vmm_ram kind, const char *what, const char *free_page
 
 int main(void)
 {
-	static char block[64 * 8 * VMM_PAGE];
-	int disk = open(DIRECT_DISK, O_RDWR | O_CLOEXEC);
-
-	for (size_t i = 0; i < sizeof(block) / 8; i++)
-		((uint64_t *)block)[i] = 0x1000000 + i;
-	if (disk < 0 || write(disk, block, sizeof(block)) != sizeof(block) || fsync(disk))
-		tap_die(DIRECT_DISK ": %s (modprobe brd)", strerror(errno));
-	close(disk);
-
+	hostwrite_prepare_disk();
 	if (set_aside(SYS_2M "nr_hugepages", 24) < 24)
 		tap_die("the host has no 24 huge pages of 2 MiB");
 	test_kind(VMM_RAM_HUGETLB, "private, 2 MiB", SYS_2M "free_hugepages");

@@ -2,34 +2,20 @@
 # SPDX-License-Identifier: GPL-2.0
 # lab.sh: the lab itself: hosts, commands in them, links, guests, power cuts. TAP.
 set -uo pipefail
+# shellcheck source-path=SCRIPTDIR source=tap.sh
+. "$(dirname "${BASH_SOURCE[0]}")/tap.sh"
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 lab=$here/../tools/lab/lab
 export VMREPL_LAB=${VMREPL_LAB:-selftest-lab}
 tmp=$(mktemp -d)
-count=0
-failed=0
+tap_said=$tmp/said
 
 finish() {
 	"$lab" down --all || true
 	rm -rf "$tmp"
 }
 trap finish EXIT
-
-# check NAME COMMAND...: one test; what the command says is shown when it fails.
-check() {
-	local name=$1
-
-	shift
-	count=$((count + 1))
-	if "$@" >"$tmp/said" 2>&1; then
-		echo "ok $count - $name"
-	else
-		echo "not ok $count - $name"
-		sed 's/^/# /' "$tmp/said"
-		failed=$((failed + 1))
-	fi
-}
 
 exits() {
 	local want=$1 code=0
@@ -213,4 +199,4 @@ check "a is dead" host_dead a
 check "a host that is off is off" "$lab" run b -- lab-power off a
 check "a comes back and finds its link" \
 	sh -c "'$lab' up a && '$lab' run b --timeout 20 -- sh -c 'until ping -c 1 -w 1 10.77.0.1; do :; done'"
-exit $((failed > 0))
+exit $((tap_failed > 0))

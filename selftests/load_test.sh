@@ -4,33 +4,19 @@
 # loaded, with a sentence. The kernel is the lab's own; it is the module that is
 # changed, to be one for another. In a lab host, with the module loaded. TAP.
 set -uo pipefail
+# shellcheck source-path=SCRIPTDIR source=tap.sh
+. "$(dirname "${BASH_SOURCE[0]}")/tap.sh"
 
 module=$1
 release=$(uname -r)
 tmp=$(mktemp -d)
-count=0
-failed=0
+tap_said=$tmp/said
 
 finish() {
 	rm -rf "$tmp"
 	lsmod | grep -q '^vmrepl ' || insmod "$module"
 }
 trap finish EXIT
-
-# check NAME COMMAND...: one test; what the command says is shown when it fails.
-check() {
-	local name=$1
-
-	shift
-	count=$((count + 1))
-	if "$@" >"$tmp/said" 2>&1; then
-		echo "ok $count - $name"
-	else
-		echo "not ok $count - $name"
-		sed 's/^/# /' "$tmp/said"
-		failed=$((failed + 1))
-	fi
-}
 
 # changed FROM TO: the module with each FROM replaced by TO, of the same length.
 changed() {
@@ -67,5 +53,4 @@ check "as if KVM had a function under another name" \
 check "it is refused, and named" \
 	refused 'vmrepl: this kernel has no kvm_flush_remote_tlbz: it is not one that vmrepl supports'
 check "the module that is for this kernel is loaded" loads
-echo "1..$count"
-exit $((failed > 0))
+tap_done

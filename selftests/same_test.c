@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "consumer.h"
+#include "expect.h"
 #include "tap.h"
 #include "vmm.h"
 
@@ -19,16 +20,9 @@
 
 static const char *mode;
 
-static bool copy_is_ram(struct vmm *v, struct consumer *c)
+static bool same(struct vmm *v, struct consumer *c)
 {
-	uint64_t bad = 0;
-
-	for (uint64_t p = 0; p < v->pages; p++)
-		bad += !!memcmp(c->copy + p * VMM_PAGE, v->ram + p * VMM_PAGE,
-				VMM_PAGE);
-	if (bad)
-		tap_note("%lu pages differ", bad);
-	return !bad && !c->errors && !c->strange;
+	return expect_same(v, c, 0, PAGES);
 }
 
 /* Records for the pages that a test writes. */
@@ -39,14 +33,6 @@ static uint64_t sent(const struct consumer *c)
 	for (uint64_t p = FIRST; p < FIRST + COUNT; p++)
 		n += c->seen[p];
 	return n;
-}
-
-static void epoch(struct consumer *c, uint32_t flags)
-{
-	int err = consumer_epoch(c, flags);
-
-	if (err)
-		tap_die("epoch %lu: %s", c->epoch, strerror(err));
 }
 
 static struct vmm *start(struct consumer *c, uint32_t flags, int vcpus)
@@ -60,15 +46,8 @@ static struct vmm *start(struct consumer *c, uint32_t flags, int vcpus)
 	if (err)
 		tap_die("attach: %s %s", strerror(err), c->attach.why);
 	consumer_watch(c, v->ram, PAGES);
-	epoch(c, 0);
+	expect_epoch(c, 0);
 	return v;
-}
-
-static void stop(struct vmm *v, struct consumer *c)
-{
-	vmm_stop(v);
-	consumer_close(c);
-	vmm_destroy(v);
 }
 
 /* One step: what was just written, how many of its pages have to come. */
@@ -76,10 +55,10 @@ static void step(struct vmm *v, struct consumer *c, const char *what, uint64_t w
 {
 	uint64_t before = consumer_stats(c).same_pages, left_out;
 
-	epoch(c, 0);
+	expect_epoch(c, 0);
 	left_out = consumer_stats(c).same_pages - before;
 	tap_ok(sent(c) == want && c->freeze.pages >= COUNT &&
-	       left_out >= COUNT - want && copy_is_ram(v, c),
+	       left_out >= COUNT - want && same(v, c),
 	       "%s: %s: %lu of %lu pages come (%lu), %lu are left out", mode, what,
 	       want, COUNT, sent(c), left_out);
 }
@@ -90,7 +69,7 @@ static void test_steps(uint32_t flags)
 	struct vmm *v = start(&c, flags, 1);
 	uint8_t *ram = v->ram + FIRST * VMM_PAGE;
 
-	tap_ok(sent(&c) == COUNT && copy_is_ram(v, &c),
+	tap_ok(sent(&c) == COUNT && same(v, &c),
 	       "%s: all comes the first time", mode);
 	vmm_write(v, 0, FIRST, COUNT, 1, 0x1111);
 	step(v, &c, "new content from a vCPU", COUNT);
@@ -119,7 +98,7 @@ static void test_steps(uint32_t flags)
 	step(v, &c, "the same byte", 0);
 	memset(ram, 0, COUNT * VMM_PAGE);
 	step(v, &c, "zeros once more", COUNT);
-	stop(v, &c);
+	expect_end(v, &c);
 }
 
 /* An agent that comes anew has nothing. */
@@ -134,10 +113,10 @@ static void test_anew(uint32_t flags)
 	if (err)
 		tap_die("attach again: %s %s", strerror(err), c.attach.why);
 	consumer_watch(&c, v->ram, PAGES);
-	epoch(&c, 0);
-	tap_ok(sent(&c) == COUNT && copy_is_ram(v, &c),
+	expect_epoch(&c, 0);
+	tap_ok(sent(&c) == COUNT && same(v, &c),
 	       "%s: another agent is given all of it", mode);
-	stop(v, &c);
+	expect_end(v, &c);
 }
 
 /* Writers of few values, so that pages often come back to what they held. */
@@ -145,7 +124,7 @@ static void test_live(uint32_t flags, int turns)
 {
 	struct consumer c;
 	struct vmm *v = start(&c, flags, 2);
-	uint64_t same;
+	uint64_t left_out;
 	int whole = 0;
 
 	for (int turn = 0; turn < turns; turn++) {
@@ -154,17 +133,17 @@ static void test_live(uint32_t flags, int turns)
 		for (int i = 0; i < 4; i++) {
 			for (uint64_t p = FIRST + COUNT; p < FIRST + 2 * COUNT; p++)
 				v->ram[p * VMM_PAGE + 100] = (turn + i) / 2;
-			epoch(&c, VMREPL_FREEZE_LIVE);
+			expect_epoch(&c, VMREPL_FREEZE_LIVE);
 		}
 		vmm_stop(v);
-		epoch(&c, 0);
-		whole += copy_is_ram(v, &c);
+		expect_epoch(&c, 0);
+		whole += same(v, &c);
 	}
-	same = consumer_stats(&c).same_pages;
+	left_out = consumer_stats(&c).same_pages;
 	tap_ok(whole == turns, "%s: two vCPUs and a host thread over live rounds: %d of %d times whole",
 	       mode, whole, turns);
-	tap_ok(same >= COUNT, "%s: %lu pages were left out meanwhile", mode, same);
-	stop(v, &c);
+	tap_ok(left_out >= COUNT, "%s: %lu pages were left out meanwhile", mode, left_out);
+	expect_end(v, &c);
 }
 
 /* Nobody is killed for a copy that does not fit; the guest stays as it was. */
@@ -218,12 +197,12 @@ int main(void)
 
 	v = start(&c, 0, 1);
 	vmm_write(v, 0, FIRST, COUNT, 1, 0x1111);
-	epoch(&c, 0);
+	expect_epoch(&c, 0);
 	vmm_write(v, 0, FIRST, COUNT, 1, 0x1111);
-	epoch(&c, 0);
+	expect_epoch(&c, 0);
 	st = consumer_stats(&c);
 	tap_ok(sent(&c) == COUNT && !st.same_pages,
 	       "without a flag nothing is left out");
-	stop(v, &c);
+	expect_end(v, &c);
 	return tap_done();
 }

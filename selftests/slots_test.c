@@ -51,25 +51,16 @@ static void fill(struct vmm *v, uint64_t first, uint64_t count, uint64_t value)
 
 static struct vmm *start(struct consumer *c, enum vmm_ram kind)
 {
-	struct vmm *v = vmm_create(kind, RAM_PAGES, 2);
+	struct vmm *v = expect_vmm(kind, RAM_PAGES, RAM_PAGES, 2);
 
 	kind_name = kind == VMM_RAM_ANON ? "anonymous RAM" :
 		    kind == VMM_RAM_THP ? "huge pages" : "memfd";
-	fill(v, VMM_FIRST_PAGE, RAM_PAGES - VMM_FIRST_PAGE, 0x1000);
 	slot(v, 0, 0, 0, 0, 0);
 	slot(v, 0, 0, MAIN_PAGES, 0, 0);
-	expect_attach(c, getpid(), 0);
-	consumer_watch(c, v->ram, RAM_PAGES);
+	expect_session(v, c, 0);
 	expect_epoch(c, 0);
 	expect_epoch(c, 0);
 	return v;
-}
-
-static void stop(struct vmm *v, struct consumer *c)
-{
-	vmm_stop(v);
-	consumer_close(c);
-	vmm_destroy(v);
 }
 
 /* A freeze of its own, which consumer_freeze() would repeat. */
@@ -412,7 +403,7 @@ int main(void)
 		test_unplug(v, &c);
 		test_refused_slots(v, &c);
 		test_churn(v, &c);
-		stop(v, &c);
+		expect_end(v, &c);
 	}
 	return tap_done();
 }

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "consumer.h"
+#include "expect.h"
 #include "tap.h"
 #include "vmm.h"
 
@@ -47,26 +48,6 @@ static uint64_t exits(void)
 	return n;
 }
 
-static void epoch(struct consumer *c, uint32_t flags)
-{
-	int err = consumer_epoch(c, flags);
-
-	if (err)
-		tap_die("epoch %lu: %s", c->epoch, strerror(err));
-}
-
-static bool copy_is_ram(struct vmm *v, struct consumer *c)
-{
-	uint64_t bad = 0;
-
-	for (uint64_t p = 0; p < v->pages; p++)
-		bad += !!memcmp(c->copy + p * VMM_PAGE, v->ram + p * VMM_PAGE,
-				VMM_PAGE);
-	if (bad)
-		tap_note("%lu pages differ", bad);
-	return !bad;
-}
-
 /* Pages that are not in the set exactly as often as they should be: once or never. */
 static uint64_t wrong(struct consumer *c, uint64_t first, uint64_t count,
 		      uint64_t stride)
@@ -83,7 +64,7 @@ static uint64_t wrong(struct consumer *c, uint64_t first, uint64_t count,
 static void settle(struct consumer *c)
 {
 	for (int i = 0; i < 4; i++)
-		epoch(c, 0);
+		expect_epoch(c, 0);
 }
 
 static void test_exits(struct vmm *v, struct consumer *c, bool log)
@@ -94,19 +75,19 @@ static void test_exits(struct vmm *v, struct consumer *c, bool log)
 
 	/* Every page mapped for writing once, so that only tracking costs anything. */
 	vmm_write(v, 0, VMM_FIRST_PAGE, WRITTEN, 2, 1);
-	epoch(c, 0);
+	expect_epoch(c, 0);
 	for (int again = 0; again < 3; again++) {
 		before = exits();
 		events = consumer_stats(c).vcpu_events;
 		vmm_write(v, 0, VMM_FIRST_PAGE, WRITTEN, 2, 2 + again);
 		n = exits() - before;
 		marked = consumer_stats(c).vcpu_events - events;
-		epoch(c, 0);
+		expect_epoch(c, 0);
 		tap_note("%s: %lu pages written, %lu exits, %lu events, %lu pages wrong",
 			 how, WRITTEN, n, marked,
 			 wrong(c, VMM_FIRST_PAGE, WRITTEN, 2));
 		/* A page of the guest's tables is written by the processor's walk. */
-		ok = ok && !wrong(c, VMM_FIRST_PAGE, WRITTEN, 2) && !c->errors &&
+		ok = ok && !wrong(c, VMM_FIRST_PAGE, WRITTEN, 2) &&
 		     marked >= WRITTEN && marked < WRITTEN + VMM_FIRST_PAGE;
 	}
 	tap_ok(ok, "%s: each page is logged once, in each epoch", how);
@@ -142,10 +123,10 @@ static void test_stopped_anywhere(struct vmm *v, struct consumer *c, int epochs)
 			vmm_hammer(v, i, VMM_FIRST_PAGE + i + n, PAGES / 8, 3);
 		wait_for_passes(v);
 		if (n % 2)
-			epoch(c, VMREPL_FREEZE_LIVE);
+			expect_epoch(c, VMREPL_FREEZE_LIVE);
 		vmm_stop(v);
-		epoch(c, 0);
-		whole += copy_is_ram(v, c) && !c->errors;
+		expect_epoch(c, 0);
+		whole += expect_same(v, c, 0, PAGES);
 	}
 	tap_ok(whole == epochs, "%d vCPUs stopped anywhere: %d of %d epochs whole",
 	       v->nr_vcpus, whole, epochs);
@@ -153,7 +134,7 @@ static void test_stopped_anywhere(struct vmm *v, struct consumer *c, int epochs)
 
 int main(int argc, char **argv)
 {
-	int epochs = argc > 1 ? atoi(argv[1]) : 20, err;
+	int epochs = argc > 1 ? atoi(argv[1]) : 20;
 	bool log = kvm_uses_log();
 	struct consumer c;
 	struct vmm *v;
@@ -163,10 +144,7 @@ int main(int argc, char **argv)
 	if (mount("debugfs", DEBUGFS, "debugfs", 0, NULL) && errno != EBUSY)
 		tap_die(DEBUGFS ": %s", strerror(errno));
 	v = vmm_create(VMM_RAM_ANON, PAGES, 2);
-	err = consumer_attach(&c, getpid(), 0);
-	if (err)
-		tap_die("attach: %s %s", strerror(err), c.attach.why);
-	consumer_watch(&c, v->ram, PAGES);
+	expect_session(v, &c, 0);
 	tap_note("%s", c.attach.why);
 	tap_ok(!!strstr(c.attach.why, "the processor logs") == log &&
 	       !!strstr(c.attach.why, "write protection shows") == !log,
@@ -175,7 +153,6 @@ int main(int argc, char **argv)
 	settle(&c);
 	test_exits(v, &c, log);
 	test_stopped_anywhere(v, &c, epochs);
-	consumer_close(&c);
-	vmm_destroy(v);
+	expect_end(v, &c);
 	return tap_done();
 }
