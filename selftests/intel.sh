@@ -14,7 +14,7 @@ tracking_test	| short | build/tracking_test 6 | 120
 tracking_test fails when nothing is protected (debug_break=4) | short-fails | with_break 4 build/tracking_test 1 | 60
 cow_test	| short | build/cow_test 100 | 400
 cow_test fails when stores are seen when they are done (debug_break=256) | short-fails | with_break 256 build/cow_test 6 | 120
-cow_test for long | long | build/cow_test 20 1000 | 900
+cow_test for long | long | build/cow_test 100 1000 | 900
 dirty_test	| long | build/dirty_test 1 | 300
 slots_test	| long | build/slots_test | 300
 ring_test	| long | build/ring_test | 300

@@ -41,7 +41,7 @@ loads() {
 # The release is in there twice: for the kernel to look at (which does not, where it
 # has CONFIG_MODVERSIONS), and for the module itself, with a zero behind it.
 pattern=${release//[.+]/.}
-other=${release%amd64}other
+other=${release%?????}other
 ours="vmrepl: built for Linux $other, and this is $release: build it again"
 check "rmmod" rmmod vmrepl
 check "as if it were for another kernel" changed "$pattern" "$other"
