@@ -108,7 +108,7 @@ run_intel() {
 		no\ *) ((code == 0)) || result not "$name: $(tail -n 1 "$file.log")" ;;
 		*-fails) judge_broken "$name" "$file.log" "$code" ;;
 		*)
-			printf '%-16s' "$name"
+			printf '%-15s ' "$name"
 			judge "$name" "$file.log" "$code" "$4" "$(cat "$file.took" 2>/dev/null || echo '?')"
 			;;
 		esac
