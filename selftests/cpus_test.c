@@ -162,7 +162,7 @@ static void test_each(struct consumer *c, struct vmm *v)
 static void test_amid(struct consumer *c, struct vmm *v)
 {
 	uint64_t last[WORDS] = {};
-	int err;
+	int err, cpu;
 
 	for (int i = WORDS * 64 - 1; i >= 0; i--) {
 		if (in(online, i)) {
@@ -176,8 +176,10 @@ static void test_amid(struct consumer *c, struct vmm *v)
 		err = place(c->fd, last, sizeof(last));
 	tap_ok(!err && all_allowed(last), "between a freeze and its END records");
 	err = consumer_drain(c);
-	tap_ok(!err && c->records >= 3000 && !c->errors && all_ran_in(last),
-	       "that epoch is whole");
+	/* Of the first vCPU's log; those with less to copy had ended before they were moved. */
+	cpu = ran_on(workers[0]);
+	tap_ok(!err && c->records >= 3000 && !c->errors && cpu >= 0 && in(last, cpu),
+	       "that epoch is whole, and was ended there");
 }
 
 static void test_bad(struct consumer *c)
