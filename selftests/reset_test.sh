@@ -14,12 +14,12 @@ must guest_up a
 
 agent_env=(VMREPL_DEBUG_HASH=1)
 must standby_start --timeout 5000 --fence-command "lab-power off a"
-must primary_start --timeout 5000 --fence-command "lab-power off b"
+must primary_start --timeout 5000 --interval 1000 --fence-command "lab-power off b"
 check "the guest is protected" protected || die "not protected"
 from=$(lines "$work/a.guest")
 began=$(lines "$work/primary.log")
 check "it is reset" qmp a '{"execute":"system_reset"}'
-check "it boots again" wait_line "$work/a.guest" '^guest: up' 120 $((from + 1))
+check "it boots again" wait_line "$work/a.guest" '^guest: up' 240 $((from + 1))
 check "it serves" client_start
 check "checkpoints go on" epochs 5
 check "without a new sync" says_no grep -E "$(event resync)|$(event lost)" "$work/primary.log"
