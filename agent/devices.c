@@ -89,38 +89,62 @@ static int devices_place(struct qmp *qmp, const char *path, char *name, size_t s
 	return err;
 }
 
-static int devices_list(struct devices *devices, struct qmp *qmp, const char *path, bool ids,
-			struct why *why)
+static int devices_each_at(struct qmp *qmp, const char *parent, bool ids, devices_fn fn, void *arg,
+			   struct why *why)
 {
 	static const char child[] = "child<";
-	char name[DEVICES_NAME_LEN], device[DEVICES_PATH_LEN], *p;
+	char type[DEVICES_NAME_LEN], path[DEVICES_PATH_LEN];
+	struct device device = { .type = type, .has_id = ids, .path = path };
 	struct json_object *ret, *dev;
-	const char *type;
+	const char *kind;
 	int err;
 
-	err = qmp_command(qmp, "qom-list", qmp_args("path", path), &ret, why);
+	err = qmp_command(qmp, "qom-list", qmp_args("path", parent), &ret, why);
 	if (err)
 		return err;
 	for (size_t i = 0; !err && i < json_object_array_length(ret); i++) {
 		dev = json_object_array_get_idx(ret, i);
-		type = devices_text(dev, "type");
-		if (strncmp(type, child, sizeof(child) - 1))
+		kind = devices_text(dev, "type");
+		if (strncmp(kind, child, sizeof(child) - 1))
 			continue;
-		type += sizeof(child) - 1;
-		snprintf(name, sizeof(name), "%.*s%s%s", (int)strcspn(type, ">"), type,
-			 ids ? " " : "", ids ? devices_text(dev, "name") : "");
-		snprintf(device, sizeof(device), "%s/%s", path, devices_text(dev, "name"));
-		err = devices_place(qmp, device, name, sizeof(name), why);
-		if (err) {
-			json_object_put(ret);
-			return err;
-		}
-		for (p = name; *p; p++)
-			if (*p < 0x20 || *p > 0x7e)
-				*p = '?';
-		err = devices_add(devices, name);
+		kind += sizeof(child) - 1;
+		device.name = devices_text(dev, "name");
+		snprintf(type, sizeof(type), "%.*s", (int)strcspn(kind, ">"), kind);
+		snprintf(path, sizeof(path), "%s/%s", parent, device.name);
+		err = fn(arg, &device, why);
 	}
 	json_object_put(ret);
+	return err;
+}
+
+int devices_each(struct qmp *qmp, devices_fn fn, void *arg, struct why *why)
+{
+	int err;
+
+	err = devices_each_at(qmp, "/machine/peripheral", true, fn, arg, why);
+	return err ? err : devices_each_at(qmp, "/machine/peripheral-anon", false, fn, arg, why);
+}
+
+struct devices_reader {
+	struct devices *devices;
+	struct qmp *qmp;
+};
+
+static int devices_read_one(void *arg, const struct device *device, struct why *why)
+{
+	struct devices_reader *reader = arg;
+	char name[DEVICES_NAME_LEN], *p;
+	int err;
+
+	snprintf(name, sizeof(name), "%s%s%s", device->type, device->has_id ? " " : "",
+		 device->has_id ? device->name : "");
+	err = devices_place(reader->qmp, device->path, name, sizeof(name), why);
+	if (err)
+		return err;
+	for (p = name; *p; p++)
+		if (*p < 0x20 || *p > 0x7e)
+			*p = '?';
+	err = devices_add(reader->devices, name);
 	if (err == -ENOSPC)
 		return why_set(why, ENOSPC, "the guest has more than %u devices", DEVICES_MAX);
 	return err ? why_set(why, -err, "QEMU's list of devices: %s", strerror(-err)) : 0;
@@ -128,13 +152,10 @@ static int devices_list(struct devices *devices, struct qmp *qmp, const char *pa
 
 int devices_read(struct devices *devices, struct qmp *qmp, struct why *why)
 {
-	int err;
+	struct devices_reader reader = { .devices = devices, .qmp = qmp };
 
 	memset(devices, 0, sizeof(*devices));
-	err = devices_list(devices, qmp, "/machine/peripheral", true, why);
-	if (err)
-		return err;
-	return devices_list(devices, qmp, "/machine/peripheral-anon", false, why);
+	return devices_each(qmp, devices_read_one, &reader, why);
 }
 
 const char *devices_differ(const struct devices *a, const struct devices *b, bool *ours)

@@ -6,6 +6,8 @@
 #ifndef VMREPL_DEVICES_H
 #define VMREPL_DEVICES_H
 
+#include <stdbool.h>
+
 #include "qmp.h"
 #include "why.h"
 
@@ -22,6 +24,29 @@ struct devices {
 	unsigned int nr;
 	char (*names)[DEVICES_NAME_LEN];
 };
+
+/**
+ * struct device - one of them
+ * @type:   its QOM type, cut to DEVICES_NAME_LEN
+ * @name:   its id, or where it has none what QEMU calls it
+ * @has_id: whether @name is an id
+ * @path:   where it is in QOM
+ */
+struct device {
+	const char *type;
+	const char *name;
+	bool has_id;
+	const char *path;
+};
+
+/* May ask QEMU more. 0 to go on, else a negative errno with a sentence. */
+typedef int (*devices_fn)(void *arg, const struct device *device, struct why *why);
+
+/*
+ * Asks QEMU, and calls @fn for each until one call fails. Errors: as qmp_command(), or @fn's.
+ * What @fn gets is valid only meanwhile.
+ */
+int devices_each(struct qmp *qmp, devices_fn fn, void *arg, struct why *why);
 
 /*
  * Asks QEMU. Errors: as qmp_command(); ENOSPC more than DEVICES_MAX. devices_free()

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "devices.h"
 #include "migration.h"
 #include "refuse.h"
 
@@ -217,46 +218,20 @@ static const struct {
 	{ "ivshmem-", "memory shared with other processes cannot be protected; remove it" },
 };
 
-static int check_device_list(struct qmp *q, const char *path, struct why *why)
+static int check_device(void *arg, const struct device *device, struct why *why)
 {
-	static const char child[] = "child<";
-	struct json_object *ret, *dev;
-	const char *type, *name;
-	size_t n;
-	int err;
-
-	err = qmp_command(q, "qom-list", qmp_args("path", path), &ret, why);
-	if (err)
-		return err;
-	for (size_t i = 0; !err && i < json_object_array_length(ret); i++) {
-		dev = json_object_array_get_idx(ret, i);
-		type = member(dev, "type");
-		name = member(dev, "name");
-		if (strncmp(type, child, sizeof(child) - 1))
-			continue;
-		type += sizeof(child) - 1;
-		n = strcspn(type, ">");
-		for (size_t k = 0; k < sizeof(no_devices) / sizeof(no_devices[0]); k++) {
-			if (strncmp(type, no_devices[k].type, strlen(no_devices[k].type)))
-				continue;
-			err = why_set(why, EOPNOTSUPP, "the guest has a device %.*s (%s): %s",
-				      (int)n, type, name, no_devices[k].text);
-			break;
-		}
-	}
-	json_object_put(ret);
-	return err;
+	(void)arg;
+	for (size_t k = 0; k < sizeof(no_devices) / sizeof(no_devices[0]); k++)
+		if (!strncmp(device->type, no_devices[k].type, strlen(no_devices[k].type)))
+			return why_set(why, EOPNOTSUPP, "the guest has a device %s (%s): %s",
+				       device->type, device->name, no_devices[k].text);
+	return 0;
 }
 
 static int check_devices(struct qmp *q, const struct procvm *vm, struct why *why)
 {
-	int err;
-
 	(void)vm;
-	err = check_device_list(q, "/machine/peripheral", why);
-	if (err)
-		return err;
-	return check_device_list(q, "/machine/peripheral-anon", why);
+	return devices_each(q, check_device, NULL, why);
 }
 
 /* Copies the value of ",key=value," out of a line of `info network`. */

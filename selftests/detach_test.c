@@ -13,7 +13,7 @@
 #include "vmm.h"
 
 #define PAGES		1024UL
-#define CYCLES		20
+#define CYCLES		6
 
 /* Is @page in the VMM's own dirty log of slot 0? Clears it, where not manual. */
 static bool vmm_log_has(struct vmm *v, uint64_t page)

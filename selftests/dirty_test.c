@@ -271,12 +271,14 @@ static void test_live(enum vmm_ram kind, int vcpus, int rounds)
 
 int main(int argc, char **argv)
 {
-	int rounds = argc > 1 ? atoi(argv[1]) : 6;
+	int rounds = argc > 1 ? atoi(argv[1]) : 4;
+	pid_t keeper;
 
 	if (rounds < 1)
 		tap_die("usage: dirty_test [ROUNDS]");
 	hostwrite_prepare_disk();
 	swap_on();
+	keeper = expect_keeper();
 
 	for (int kind = VMM_RAM_ANON; kind <= VMM_RAM_MEMFD; kind++) {
 		for (int vcpus = 1; vcpus <= 4; vcpus++)
@@ -287,6 +289,7 @@ int main(int argc, char **argv)
 		test_live(kind, 0, rounds);
 	}
 	test_live(VMM_RAM_ANON, 4, rounds);
+	expect_no_keeper(keeper);
 	swapoff(SWAP_DISK);
 	return tap_done();
 }

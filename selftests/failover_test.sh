@@ -43,7 +43,7 @@ reboots() {
 
 	from=$(lines "$work/b.guest")
 	qmp b '{"execute":"system_reset"}' &&
-		wait_line "$work/b.guest" '^guest: up' 90 $((from + 1)) &&
+		wait_line "$work/b.guest" '^guest: up' 240 $((from + 1)) &&
 		wait_line "$work/b.guest" '^guest: serves' 60 $((from + 1))
 }
 
@@ -58,7 +58,7 @@ must standby_start --timeout 5000 --fence-command "lab-power off a"
 must primary_start --timeout 5000 --fence-command "lab-power off b"
 check "the guest is protected" protected || die "not protected"
 check "checkpoints are made" epochs 12
-check "it serves meanwhile" served 20
+check "it serves meanwhile" served 5
 if [[ ${VMREPL_MODULE_OPTIONS:-} == *debug_break=1024* ]]; then
 	check "checkpoints are torn, and taken again" torn_on_the_way
 else

@@ -12,14 +12,6 @@ set -uo pipefail
 
 interval=3000
 
-# The guest's checkpoints as its QEMU tells them: STOP and RESUME.
-watch_stops() {
-	# shellcheck disable=SC2016
-	"$lab" run a -- bash -c 'echo "{\"execute\":\"qmp_capabilities\"}" |
-		socat -,ignoreeof UNIX-CONNECT:/run/stops.qmp' >"$work/stops.log" 2>/dev/null &
-	followers+=($!)
-}
-
 protect() {
 	standby_start --timeout 60000 || return 1
 	primary_start --timeout 60000 --interval "$interval" && protected
@@ -36,7 +28,7 @@ pending() {
 	local resumed acked
 
 	resumed=$(sed -n 's/.*"seconds": \([0-9]*\), "microseconds": \([0-9]*\)}, "event": "RESUME".*/\1 \2/p' \
-		"$work/stops.log" | tail -n 1)
+		"$work/events.log" | tail -n 1)
 	acked=$(sed -n "s/.*\"unix\":\([0-9.]*\),$(event epoch).*/\1/p" "$work/primary.log" | tail -n 1)
 	awk -v r="$resumed" -v a="$acked" \
 		'BEGIN { split(r, t, " "); exit !(t[1] + t[2] / 1000000 > a) }'
@@ -54,8 +46,8 @@ hold() {
 	guest_runs a 5 || return 1
 	before=$(lines "$work/frames.log")
 	# On a busy machine the checkpoint may be there already; there is only one.
-	stops=$(grep -c '"RESUME"' "$work/stops.log")
-	pending || wait_count "$work/stops.log" '"RESUME"' $((stops + 1)) 1 || return 1
+	stops=$(grep -c '"RESUME"' "$work/events.log")
+	pending || wait_count "$work/events.log" '"RESUME"' $((stops + 1)) 1 || return 1
 	guest_runs a 20 || return 1
 	leaked=$(($(lines "$work/frames.log") - before))
 	[[ $(grep -c "$(event epoch)" "$work/primary.log") == "$acked" ]] ||
@@ -87,7 +79,8 @@ must guest_start a
 must guest_start b -incoming defer
 must guest_up a
 must frames_start
-watch_stops
+# Its checkpoints are STOP and RESUME.
+must watch_events a
 "$lab" run client -- ping -n -i 0.1 "$guest_ip" >"$work/ping.log" 2>&1 &
 followers+=($!)
 must wait_line "$work/ping.log" 'bytes from' 30

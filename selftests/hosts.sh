@@ -207,7 +207,7 @@ guest_start() {
 	on "$host" env VHOST="${VHOST:-off}" ${GUEST_QEMU:+GUEST_QEMU="$GUEST_QEMU"} \
 		"$top/tools/demo/guest-vm" "$image" guest -m 128M \
 		-qmp "unix:/run/test.qmp,server=on,wait=off" \
-		-qmp "unix:/run/stops.qmp,server=on,wait=off" "$@" || return 1
+		-qmp "unix:/run/events.qmp,server=on,wait=off" "$@" || return 1
 	pid=$(guest_pid "$host")
 	rm -f "$work/$host.guest"
 	: >"$work/$host.guest"
@@ -246,6 +246,16 @@ qmp() {
 	# shellcheck disable=SC2016
 	on "$1" bash -c 'printf "%s\n" "{\"execute\":\"qmp_capabilities\"}" "$0" |
 		timeout 10 socat -t 5 - "UNIX-CONNECT:/run/$1.qmp"' "$2" "${3:-test}" | tail -n 1
+}
+
+# What its QEMU tells by itself goes to $work/events.log, a line each.
+watch_events() { # HOST
+	: >"$work/events.log"
+	# shellcheck disable=SC2016
+	"$lab" run "$1" -- bash -c 'echo "{\"execute\":\"qmp_capabilities\"}" |
+		socat -,ignoreeof UNIX-CONNECT:/run/events.qmp' >>"$work/events.log" 2>/dev/null &
+	followers+=($!)
+	wait_line "$work/events.log" '"return"' 30
 }
 
 guest_status() { # HOST STATUS [NAME]

@@ -247,6 +247,8 @@ static void test_kind(enum vmm_ram kind, const char *what, const char *free_page
 
 int main(void)
 {
+	pid_t keeper = expect_keeper();
+
 	hostwrite_prepare_disk();
 	if (set_aside(SYS_2M "nr_hugepages", 24) < 24)
 		tap_die("the host has no 24 huge pages of 2 MiB");
@@ -261,5 +263,6 @@ int main(void)
 		/* It stays: once given back it could hardly be had again. */
 		test_kind(VMM_RAM_GIANT, "shared, 1 GiB", SYS_1G "free_hugepages");
 	}
+	expect_no_keeper(keeper);
 	return tap_done();
 }

@@ -131,35 +131,9 @@ intel_boot() {
 		sed 's/^/    # /' "$logs/host.log"
 		return 0
 	}
-	in_lab run intel --timeout "$seconds" --script "$logs/script" 2>"$logs/errors.log" </dev/null |
+	in_lab run intel --timeout "$((seconds * patience))" --script "$logs/script" 2>"$logs/errors.log" </dev/null |
 		intel_split
 	((PIPESTATUS[0] == 0)) || sed 's/^/    # /' "$logs/errors.log"
 	host=intel host_complaints
 	in_lab down intel >>"$logs/host.log" 2>&1
-}
-
-# intel_begin, intel_end: the short ones, beside what is run between the two. Their
-# processor is emulated by one thread. What they say comes at the end.
-intel_begin() {
-	intel_out=$logs/intel.out
-	(
-		trap 'in_lab down intel >/dev/null 2>&1' EXIT
-		passed=0 failed=0 skipped=0 any=0
-		run_intel 'short*'
-		echo "$passed $failed $skipped $any" >"$intel_out.counts"
-	) >"$intel_out" 2>&1 &
-	intel_pid=$!
-}
-
-intel_end() {
-	local p=0 f=1 s=0 a=1
-
-	wait "$intel_pid"
-	cat "$intel_out"
-	read -r p f s a <"$intel_out.counts" || say "not ok - the tests on an Intel processor did not end"
-	rm -f "$intel_out" "$intel_out.counts"
-	passed=$((passed + p))
-	failed=$((failed + f))
-	skipped=$((skipped + s))
-	any=$((any | a))
 }

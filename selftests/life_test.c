@@ -23,7 +23,7 @@
 
 #define SMALL		1024UL		/* pages */
 #define BIG		32768UL		/* 128 MiB: to be seen in /proc/meminfo */
-#define RMMOD_ROUNDS	5
+#define RMMOD_ROUNDS	2
 
 static const char *module_path = "vmrepl.ko";
 
@@ -478,6 +478,8 @@ static void test_two_vms(void)
 
 int main(int argc, char **argv)
 {
+	pid_t keeper;
+
 	if (argc > 1)
 		module_path = argv[1];
 	else if (getenv("VMREPL_KO"))
@@ -485,11 +487,13 @@ int main(int argc, char **argv)
 	signal(SIGPIPE, SIG_IGN);
 
 	test_vm_killed();
+	keeper = expect_keeper();
 	test_vm_exits();
 	test_agent_killed(true);
 	test_agent_killed(false);
 	test_both_killed();
 	test_two_vms();
+	expect_no_keeper(keeper);
 	test_rmmod();
 	return tap_done();
 }

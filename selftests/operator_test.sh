@@ -26,8 +26,23 @@ done_by() {
 	[[ $said == *'"return"'* ]] || { echo "$said"; return 1; }
 }
 
-plug_rng() { # HOST
-	done_by "$1" device_add '"driver":"virtio-rng-pci","id":"rng1","bus":"port1"'
+# A second NIC, on a tap of its own, always in the same place.
+plug_nic() { # HOST TAP
+	must on "$1" sh -c 'ip tuntap add "$0" mode tap && ip link set "$0" up' "$2"
+	done_by "$1" netdev_add \
+		"\"type\":\"tap\",\"id\":\"n1\",\"ifname\":\"$2\",\"script\":\"no\",\"downscript\":\"no\"" &&
+		done_by "$1" device_add \
+			'"driver":"virtio-net-pci","id":"net1","netdev":"n1","bus":"port1","mac":"52:54:00:76:6d:03"'
+}
+
+# The guest has to let go of it.
+unplug_nic() { # HOST
+	local from
+
+	from=$(($(lines "$work/events.log") + 1))
+	done_by "$1" device_del '"id":"net1"' &&
+		wait_line "$work/events.log" '"DEVICE_DELETED".*\bnet1\b' 60 "$from" &&
+		done_by "$1" netdev_del '"id":"n1"'
 }
 
 plug_memory() { # HOST
@@ -60,6 +75,7 @@ hosts_up
 must guest a
 must guest b -incoming defer
 must guest_up a
+must watch_events a
 must client_start
 
 must standby_start --timeout 20000 --fence-command "lab-power off a"
@@ -82,14 +98,28 @@ check "without a new sync" says_no grep -E "$(event resync)|$(event lost)" "$pri
 
 note "a device"
 mark
-check "a device is plugged in" plug_rng a
-check "the agent sees it" primary_says "$(event resync 'rng1 at port1:00.0 was plugged into the guest')"
+check "a NIC is plugged in" plug_nic a guestb
+check "the agent sees it" primary_says "$(event resync 'net1 at port1:00.0 was plugged into the guest')"
 check "the standby has no such device: the guest is not protected, and that is said" \
-	primary_says "still unprotected: .*only the primary's QEMU has a device virtio-rng-pci rng1 at port1:00.0"
+	primary_says "still unprotected: .*only the primary's QEMU has a device virtio-net-pci net1 at port1:00.0"
 check "its output flows" served 10
 check "the standby cannot be promoted" says_no on b "$agent" promote --yes
 mark
-check "the same is plugged into the standby" plug_rng b
+check "the same is plugged into the standby" plug_nic b guestb
+check "it is protected again" protected_again
+check "the new tap's output is held, too" primary_says 'output of guestb goes through'
+check "it serves meanwhile" served 10
+
+# Without the standby's answer there is no next checkpoint meanwhile.
+note "the same device, with another tap"
+must epochs 1
+must agent_signal standby STOP
+mark
+check "the NIC is taken out between two checkpoints" unplug_nic a
+check "the same comes on another tap" plug_nic a guestc
+must agent_signal standby CONT
+check "the agent sees it" primary_says "$(event resync 'the guest has another tap')"
+check "that tap's output is held" primary_says 'output of guestc goes through'
 check "it is protected again" protected_again
 check "it serves meanwhile" served 10
 

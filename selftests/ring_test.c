@@ -430,6 +430,7 @@ static void test_scribble_records(struct vmm *v)
 
 int main(void)
 {
+	pid_t keeper = expect_keeper();
 	struct vmm *v = vmm_create(VMM_RAM_ANON, PAGES, 2);
 
 	test_slow(v);
@@ -438,5 +439,6 @@ int main(void)
 	test_scribble_records(v);
 	test_scribble(v);
 	vmm_destroy(v);
+	expect_no_keeper(keeper);
 	return tap_done();
 }

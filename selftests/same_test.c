@@ -182,6 +182,7 @@ int main(void)
 		{ "by hash", VMREPL_ATTACH_HASH },
 		{ "exactly", VMREPL_ATTACH_EXACT },
 	};
+	pid_t keeper = expect_keeper();
 	struct vmrepl_stats st;
 	struct consumer c;
 	struct vmm *v;
@@ -204,5 +205,6 @@ int main(void)
 	tap_ok(sent(&c) == COUNT && !st.same_pages,
 	       "without a flag nothing is left out");
 	expect_end(v, &c);
+	expect_no_keeper(keeper);
 	return tap_done();
 }

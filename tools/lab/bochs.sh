@@ -12,38 +12,6 @@ BOCHS_FEATURES=(--with-nogui --disable-docbook --disable-plugins --disable-debug
 	--enable-fpu --enable-pci --enable-cdrom --enable-a20-pin --enable-long-phy-address
 	--enable-monitor-mwait --enable-all-optimizations)
 
-# source_apt SUITE: as private_apt, with the sources and the packages of a release
-# that the system need not be of, from where it takes its own release.
-source_apt() {
-	local dir=$CACHE/apt/$1-source
-
-	if [[ ! -e $dir/ready ]]; then
-		mkdir -p "$CACHE/apt"
-		(
-			flock 8
-			[[ -e $dir/ready ]] || make_source_apt "$1" "$dir"
-		) 8>"$dir.lock"
-	fi
-	echo "$dir/apt.conf"
-}
-
-make_source_apt() {
-	local suite=$1 dir=$2 uri release option=
-	local keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-
-	release=$(. /etc/os-release && echo "$VERSION_CODENAME")
-	uri=$(debian_sources | awk -v r="$release" '$2 == r { print $1; exit }')
-	[[ $uri ]] || die "no Debian source for $release is set up in apt, so $suite cannot be fetched"
-	rm -rf "$dir"
-	mkdir -p "$dir"/{lists/partial,cache/archives/partial}
-	[[ ! -e $keyring ]] || option="[signed-by=$keyring] "
-	printf '%s\n' "deb $option$uri $suite main" "deb-src $option$uri $suite main" >"$dir/sources.list"
-	write_apt_conf "$dir"
-	APT_CONFIG=$dir/apt.conf apt-get -qq update >"$dir/update.log" 2>&1 ||
-		die "apt could not read the package list of $suite; see $dir/update.log"
-	touch "$dir/ready"
-}
-
 # build_progress TOTAL: counts what a make compiles.
 build_progress() {
 	awk -v total="$1" '
@@ -58,7 +26,7 @@ build_progress() {
 build_bochs() {
 	local dest=$CACHE/bochs conf tmp total deb
 
-	conf=$(source_apt "$BOCHS_SUITE")
+	conf=$(private_apt "$BOCHS_SUITE" source)
 	tmp=$(mktemp -d "$CACHE/tmp.XXXXXX")
 	(
 		cd "$tmp"

@@ -44,37 +44,56 @@ debian_sources() {
 	sort -u <<<"$list"
 }
 
-# private_apt SUITE: prints the path of an apt configuration of our own which
-# knows the system's Debian sources and SUITE as well; makes it the first time.
+# private_apt SUITE [source]: prints the path of an apt configuration of our own which
+# knows the system's Debian sources and SUITE as well, or SUITE alone with its sources;
+# makes it the first time.
 private_apt() {
-	local dir=$CACHE/apt/$1
+	local dir=$CACHE/apt/$1${2:+-$2}
 
 	if [[ ! -e $dir/ready ]]; then
 		mkdir -p "$CACHE/apt"
 		(
 			flock 8
-			[[ -e $dir/ready ]] || make_private_apt "$1" "$dir"
+			[[ -e $dir/ready ]] || make_private_apt "$dir" "$@"
 		) 8>"$dir.lock"
 	fi
 	echo "$dir/apt.conf"
 }
 
-make_private_apt() {
-	local suite=$1 dir=$2 uri name option=
-	local keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+# with_suite SUITE: the lines for the system's sources, and for SUITE from where its own
+# release comes. Of sid no machine here is: it comes from where the release does.
+with_suite() {
+	local uri name
 
+	debian_sources | while read -r uri name; do
+		echo "$uri $name main"
+		[[ $name != "${1%%-*}" && ($1 != sid || $name == *-*) ]] || echo "$uri $1 main"
+	done | sort -u
+}
+
+# only_suite SUITE: the line for a release that the system need not be of.
+only_suite() {
+	local release
+
+	release=$(. /etc/os-release && echo "$VERSION_CODENAME")
+	debian_sources | awk -v r="$release" -v s="$1" '$2 == r { print $1, s, "main"; exit }'
+}
+
+make_private_apt() {
+	local dir=$1 suite=$2 list option= keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+
+	if [[ ${3:-} == source ]]; then
+		list=$(only_suite "$suite")
+	else
+		list=$(with_suite "$suite")
+	fi
+	grep -q " $suite main$" <<<"$list" ||
+		die "apt has no Debian source set up from which $suite could be fetched"
 	rm -rf "$dir"
 	mkdir -p "$dir"/{lists/partial,cache/archives/partial}
 	[[ ! -e $keyring ]] || option="[signed-by=$keyring] "
-	# sid, which no machine here is of, comes from where the release comes from.
-	while read -r uri name; do
-		echo "deb $option$uri $name main"
-		[[ $name != "${suite%%-*}" && ($suite != sid || $name == *-*) ]] ||
-			echo "deb $option$uri $suite main"
-	done < <(debian_sources) >"$dir/sources.list"
-	sort -u -o "$dir/sources.list" "$dir/sources.list"
-	grep -q " $suite main$" "$dir/sources.list" ||
-		die "no Debian source for ${suite%%-*} is set up in apt, so $suite cannot be fetched"
+	sed "s|^|deb $option|" <<<"$list" >"$dir/sources.list"
+	[[ ${3:-} != source ]] || sed "s|^|deb-src $option|" <<<"$list" >>"$dir/sources.list"
 	write_apt_conf "$dir"
 	APT_CONFIG=$dir/apt.conf apt-get -qq update >"$dir/update.log" 2>&1 ||
 		die "apt could not read the package list of $suite; see $dir/update.log"
