@@ -13,6 +13,9 @@
 #include "hello.h"
 #include "options.h"
 
+/* What @fence and @timeout_ms, which come later, can make the text longer by. */
+#define HELLO_LATER	24u
+
 static uint64_t hello_big_bytes(const struct ramblock_table *t)
 {
 	uint64_t bytes = 0;
@@ -49,7 +52,7 @@ int hello_read(struct hello *hello, struct qmp *qmp, struct why *why)
 	if (err)
 		return err;
 	hello->ram_bytes = hello_big_bytes(&hello->blocks);
-	return 0;
+	return hello_fits(hello, why);
 }
 
 void hello_free(struct hello *hello)
@@ -97,6 +100,20 @@ char *hello_write(const struct hello *hello)
 	text = strdup(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN));
 	json_object_put(o);
 	return text;
+}
+
+int hello_fits(const struct hello *hello, struct why *why)
+{
+	char *text = hello_write(hello);
+	size_t len = text ? strlen(text) : 0;
+
+	free(text);
+	if (!text)
+		return why_set(why, ENOMEM, "out of memory");
+	if (len + HELLO_LATER > FRAME_JSON_MAX)
+		return why_set(why, E2BIG, "the guest has too many devices and memory blocks: the list of them is %zu bytes, %u can be told to the other side; use fewer, or shorter ids",
+			       len, FRAME_JSON_MAX);
+	return 0;
 }
 
 static int hello_get_u64(struct json_object *o, const char *name, uint64_t max, uint64_t *v,

@@ -39,13 +39,16 @@ struct hello {
 };
 
 /*
- * Asks QEMU for all of it but @fence and @timeout_ms. Errors: as qmp_command()
- * and ramblock_read(). hello_free() afterwards in any case.
+ * Asks QEMU for all of it but @fence and @timeout_ms. Errors: as qmp_command(),
+ * ramblock_read() and hello_fits(). hello_free() afterwards in any case.
  */
 int hello_read(struct hello *hello, struct qmp *qmp, struct why *why);
 
 /* As JSON text, to be freed; NULL: no memory. */
 char *hello_write(const struct hello *hello);
+
+/* Whether hello_write()'s text fits into a frame. Errors: E2BIG, ENOMEM, with a sentence. */
+int hello_fits(const struct hello *hello, struct why *why);
 
 /**
  * hello_parse() - from the other side

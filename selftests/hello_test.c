@@ -7,6 +7,7 @@
  *
  * Needs no privileges and no module.
  */
+#include <errno.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -172,6 +173,25 @@ static void test_match(void)
 	DIFFERS(strcpy(standby.blocks.blocks[1].name, "other"), "pc.bios");
 }
 
+/* What does not fit into a frame is known before anybody is connected to. */
+static void test_large(void)
+{
+	char name[DEVICES_NAME_LEN];
+	struct hello hello;
+	struct why why;
+
+	fill(&hello);
+	tap_ok(!hello_fits(&hello, &why), "the usual list of devices fits");
+	for (int i = 0; i < 508; i++) {
+		snprintf(name, sizeof(name), "virtio-net-pci %0111d", i);
+		if (devices_add(&hello.devices, name))
+			tap_die("device %d", i);
+	}
+	tap_ok(hello_fits(&hello, &why) == -E2BIG && strstr(why.text, "too many devices"),
+	       "one that is too long is refused: %s", why.text);
+	hello_free(&hello);
+}
+
 int main(void)
 {
 	struct hello hello;
@@ -186,6 +206,7 @@ int main(void)
 	test_damaged(text);
 	test_forged(text);
 	test_match();
+	test_large();
 	free(text);
 	return tap_done();
 }
