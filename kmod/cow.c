@@ -90,6 +90,23 @@ static struct vmrepl_cow_page *entry_of(struct vmrepl_session *s,
 			.plan[slot & (BIT(SLOT_LOG_SHIFT) - 1)];
 }
 
+/* Return: the page's busy bit is ours, and preemption is off. */
+static void busy_lock(struct vmrepl_region *r, unsigned long index)
+{
+	preempt_disable();
+	while (test_and_set_bit_lock(index, r->cow.busy)) {
+		/* For the time of one copy: the owner has preemption off too. */
+		while (test_bit(index, r->cow.busy))
+			cpu_relax();
+	}
+}
+
+static void busy_unlock(struct vmrepl_region *r, unsigned long index)
+{
+	clear_bit_unlock(index, r->cow.busy);
+	preempt_enable();
+}
+
 bool vmrepl_cow_plan(struct vmrepl_session *s, struct vmrepl_log *log,
 		     struct vmrepl_region *r, unsigned long index,
 		     struct page *page)
@@ -117,9 +134,13 @@ bool vmrepl_cow_plan(struct vmrepl_session *s, struct vmrepl_log *log,
 	};
 	r->cow.slot[index] = (log - s->logs) << SLOT_LOG_SHIFT | log->planned;
 	log->planned++;
-	/* Release, for copy_locked(): who sees the bit sees the above. */
-	smp_mb__before_atomic();
+	/*
+	 * A hook that is late from the plan before has the page, or finds, when it
+	 * gets it, that no plan is armed. For copy_locked() the lock is the release.
+	 */
+	busy_lock(r, index);
 	set_bit(index, r->cow.pending);
+	busy_unlock(r, index);
 	return true;
 }
 
@@ -173,9 +194,12 @@ void vmrepl_cow_undo(struct vmrepl_session *s)
 	s->prepared = false;
 }
 
-/* Caller holds the page's busy bit. */
+/*
+ * Caller holds the page's busy bit. @look: the VMM's page tables are there: it is the
+ * caller's mm, or mmap_lock or the rmap's locks keep them.
+ */
 static void copy_locked(struct vmrepl_session *s, struct vmrepl_region *r,
-			unsigned long index, enum vmrepl_cow_who who)
+			unsigned long index, enum vmrepl_cow_who who, bool look)
 {
 	u32 slot = r->cow.slot[index];
 	struct vmrepl_log *log = &s->logs[slot >> SLOT_LOG_SHIFT];
@@ -195,7 +219,8 @@ static void copy_locked(struct vmrepl_session *s, struct vmrepl_region *r,
 		 * Whoever makes it writable for the VMM copies it first, and
 		 * waits for us. So nobody can have, unless no hook saw it.
 		 */
-		exposed = vmrepl_hostpte_writable(s->mm, r->start +
+		exposed = look &&
+			  vmrepl_hostpte_writable(s->mm, r->start +
 						  (index << PAGE_SHIFT), p->page);
 		if (exposed)
 			atomic64_inc(&s->stats.exposed);
@@ -204,23 +229,6 @@ static void copy_locked(struct vmrepl_session *s, struct vmrepl_region *r,
 	whole = test_and_clear_bit(index, r->cow.pending) && !exposed;
 	p->copied = whole || debug_break & VMREPL_BREAK_TORN;
 	atomic64_inc(&log->copies[who]);
-}
-
-/* Return: the page's busy bit is ours, and preemption is off. */
-static void busy_lock(struct vmrepl_region *r, unsigned long index)
-{
-	preempt_disable();
-	while (test_and_set_bit_lock(index, r->cow.busy)) {
-		/* For the time of one copy: the owner has preemption off too. */
-		while (test_bit(index, r->cow.busy))
-			cpu_relax();
-	}
-}
-
-static void busy_unlock(struct vmrepl_region *r, unsigned long index)
-{
-	clear_bit_unlock(index, r->cow.busy);
-	preempt_enable();
 }
 
 void vmrepl_cow_copy(struct vmrepl_session *s, struct vmrepl_region *r,
@@ -237,7 +245,7 @@ void vmrepl_cow_copy(struct vmrepl_session *s, struct vmrepl_region *r,
 	 */
 	armed = smp_load_acquire(&s->armed_cow) || who == VMREPL_COW_PAUSE;
 	if (armed && test_bit(index, r->cow.pending))
-		copy_locked(s, r, index, who);
+		copy_locked(s, r, index, who, true);
 	busy_unlock(r, index);
 }
 
@@ -273,7 +281,7 @@ void vmrepl_cow_written(struct vmrepl_session *s, struct vmrepl_region *r,
 		atomic64_inc(&s->stats.slipped);
 }
 
-bool vmrepl_cow_take(struct vmrepl_log *log, u32 i)
+bool vmrepl_cow_take(struct vmrepl_log *log, u32 i, bool look)
 {
 	struct vmrepl_cow_page *p = &log->plan[i];
 	struct vmrepl_session *s = log->s;
@@ -283,7 +291,7 @@ bool vmrepl_cow_take(struct vmrepl_log *log, u32 i)
 	/* Also where it is not pending: its copier may not be through. */
 	busy_lock(r, p->index);
 	if (test_bit(p->index, r->cow.pending))
-		copy_locked(s, r, p->index, VMREPL_COW_WORKER);
+		copy_locked(s, r, p->index, VMREPL_COW_WORKER, look);
 	copied = p->copied;
 	busy_unlock(r, p->index);
 	if (p->page)

@@ -153,11 +153,12 @@ void vmrepl_cow_written(struct vmrepl_session *s, struct vmrepl_region *r,
  * vmrepl_cow_take() - the worker takes the next page of its plan
  * @log:	its log
  * @i:		entry
+ * @look:	the worker uses the VMM's mm, so the VMM's page tables can be looked at
  *
  * Copies it where nobody has. The page is let go.
  * Return: its slot holds what it held at the freeze; false: the epoch is torn.
  */
-bool vmrepl_cow_take(struct vmrepl_log *log, u32 i);
+bool vmrepl_cow_take(struct vmrepl_log *log, u32 i, bool look);
 
 /* Let go of all pages that no worker took. Nobody is in a hook or a worker. */
 void vmrepl_cow_drop(struct vmrepl_session *s);

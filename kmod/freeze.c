@@ -288,6 +288,7 @@ static u64 nested_guests(struct vmrepl_session *s)
 static u64 protect_set(struct vmrepl_session *s, struct purpose is, int h,
 		       bool scan, u64 *pages)
 {
+	u64 nested = 0;
 	struct host_pass host = {
 		.pte = { .mm = s->mm, .hold = is.plan },
 		.is = is,
@@ -317,13 +318,14 @@ static u64 protect_set(struct vmrepl_session *s, struct purpose is, int h,
 	if (is.plan && !is.early)
 		copy_unseen(s);
 	if (is.go_on) {
-		host.rest += nested_guests(s);
-		if (!host.rest)
+		nested = nested_guests(s);
+		if (!host.rest && !nested)
 			vmrepl_cow_arm(s);
 	}
 	compat_unlock_faults(s->mm, is.live);
-	*pages = guest.pages;
-	return host.rest;
+	/* What is planned is counted there. */
+	*pages = is.plan ? host.rest : guest.pages;
+	return host.rest + nested;
 }
 
 static int may_freeze(struct vmrepl_session *s)
@@ -336,6 +338,12 @@ static int may_freeze(struct vmrepl_session *s)
 		return -ESRCH;
 	if (vmrepl_workers_busy(s))
 		return -EBUSY;
+	/*
+	 * No epoch is being copied. A change of memslots is stale from here on, or
+	 * moved in the epoch that follows. Pairs with hook_slot(), which sets both in
+	 * the other order.
+	 */
+	smp_store_mb(s->moved, false);
 	if (READ_ONCE(s->stale))
 		return -ESTALE;
 	return 0;
@@ -381,7 +389,9 @@ int vmrepl_prepare(struct vmrepl_session *s, struct vmrepl_prepare *p)
 
 int vmrepl_freeze(struct vmrepl_session *s, struct vmrepl_freeze *f)
 {
-	bool cow = f->flags & VMREPL_FREEZE_COW;
+	bool asked = f->flags & VMREPL_FREEZE_COW;
+	/* Without it hook_guest_fault() is not told which page it is. */
+	bool cow = asked && s->tdp;
 	struct purpose is = {
 		.live = f->flags & VMREPL_FREEZE_LIVE,
 		.plan = cow || s->prepared,
@@ -415,10 +425,10 @@ int vmrepl_freeze(struct vmrepl_session *s, struct vmrepl_freeze *f)
 	if (is.plan) {
 		u64 planned = vmrepl_cow_planned(s);
 
-		f->pages = planned + rest;
+		f->pages += planned;
 		s->stats.planned += planned;
 	}
-	if (cow && rest) {
+	if (asked && (!cow || rest)) {
 		f->flags &= ~VMREPL_FREEZE_COW;
 		s->stats.cow_refused++;
 	}

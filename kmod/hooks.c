@@ -6,7 +6,6 @@
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/moduleparam.h>
-#include <linux/uaccess.h>
 
 #include "compat/compat.h"
 #include "cow.h"
@@ -144,25 +143,25 @@ static void notrace hook_slot(unsigned long ip, unsigned long parent_ip,
 	rcu_read_unlock();
 }
 
-/* Both versions of the region begin with slot and flags. */
-static void notrace hook_ioctl(unsigned long ip, unsigned long parent_ip,
-			       struct ftrace_ops *op, struct ftrace_regs *fregs)
+/*
+ * In KVM, under slots_lock: between our own arming of a slot and its disarming the
+ * VMM's wish is heard either before or after, never lost. Our own calls come by too.
+ */
+static void notrace hook_region(unsigned long ip, unsigned long parent_ip,
+				struct ftrace_ops *op,
+				struct ftrace_regs *fregs)
 {
-	struct file *file = (void *)compat_ftrace_arg(fregs, 0);
-	unsigned int cmd = compat_ftrace_arg(fregs, 1);
-	unsigned long arg = compat_ftrace_arg(fregs, 2);
-	struct { u32 slot, flags; } head;
+	const struct kvm *kvm = (void *)compat_ftrace_arg(fregs, 0);
+	/* KVM's copy. Both versions of the region begin so. */
+	const struct { u32 slot, flags; } *region =
+		(void *)compat_ftrace_arg(fregs, 1);
 	struct vmrepl_session *s;
 
-	if (!compat_sets_region(cmd))
-		return;
 	rcu_read_lock();
-	s = vmrepl_session_by_kvm(file->private_data);
-	/* The VMM has just written it; should it be gone, KVM says EFAULT too. */
-	if (s && !copy_from_user_nofault(&head, (void __user *)arg,
-					 sizeof(head)))
-		vmrepl_vm_asked(s, head.slot,
-				head.flags & KVM_MEM_LOG_DIRTY_PAGES);
+	s = vmrepl_session_by_kvm(kvm);
+	if (s)
+		vmrepl_vm_asked(s, region->slot,
+				region->flags & KVM_MEM_LOG_DIRTY_PAGES);
 	rcu_read_unlock();
 }
 
@@ -183,7 +182,7 @@ static struct {
 	HOOK("hugetlb_fault", hook_hugetlb),
 #endif
 	HOOK("kvm_arch_commit_memory_region", hook_slot),
-	HOOK("kvm_vm_ioctl", hook_ioctl),
+	HOOK(COMPAT_SET_REGION, hook_region),
 };
 
 static void hook_off(struct ftrace_ops *ops)

@@ -6,8 +6,9 @@
  *	kvm_mmu_page_fault		a vCPU is about to write a guest page
  *	mark_page_dirty_in_slot		a vCPU or KVM itself writes a guest page
  *	handle_mm_fault			a fault in the VMM makes pages writable
+ *	hugetlb_fault			the same in memory of hugetlbfs
  *	kvm_arch_commit_memory_region	a memslot came, changed or went
- *	kvm_vm_ioctl			what the VMM itself wants of a memslot
+ *	COMPAT_SET_REGION		what the VMM itself wants of a memslot
  *
  * and, for each session, an mmu_notifier: changes of the VMM's mappings that
  * come without a fault (mprotect, madvise, collapse to a huge page, migration).

@@ -333,7 +333,7 @@ bool vmrepl_hostpte_writable(struct mm_struct *mm, unsigned long addr,
 	pud_t *pudp;
 	pte_t pte;
 
-	/* As in lockless_pages_from_mm(): no page table is freed meanwhile. */
+	/* As in lockless_pages_from_mm(): who frees a page table waits for this CPU. */
 	local_irq_save(flags);
 	pudp = pud_of(mm, addr);
 	pmdp = pmd_of(mm, addr);

@@ -86,7 +86,9 @@ void vmrepl_hostpte_flush(struct vmrepl_hostpte *p);
  * @addr:	where
  * @page:	the page that is meant; what else may be mapped there does not count
  *
- * Any context.
+ * Context: any in which no page table at @addr is freed, but for what IRQs off on a CPU
+ * that uses @mm keep: a task of it, a kthread in kthread_use_mm(); or with mmap_lock, or
+ * the locks of a walk through its rmap.
  */
 bool vmrepl_hostpte_writable(struct mm_struct *mm, unsigned long addr,
 			     const struct page *page);

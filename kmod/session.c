@@ -127,6 +127,7 @@ static int attach_locked(struct vmrepl_session *s, struct vmrepl_attach *a)
 	s->kvm = kvm;
 	s->mm = kvm->mm;
 	mmgrab(s->mm);
+	s->tdp = vmrepl_tracking_tdp();
 	s->nr_logs = atomic_read(&kvm->online_vcpus) + 1;
 	s->same_mode = a->flags & VMREPL_ATTACH_EXACT ? VMREPL_SAME_EXACT :
 		       a->flags & VMREPL_ATTACH_HASH ? VMREPL_SAME_HASH :

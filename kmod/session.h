@@ -48,6 +48,7 @@ enum vmrepl_broken {
  * @stale:	the memory layout changed: a freeze must wait for VMREPL_LAYOUT
  * @gone:	the VMM's memory is gone
  * @broken:	a bit for each enum vmrepl_broken
+ * @tdp:	KVM has page tables of its own beside the guest's; set at attach
  * @layouts:	how often the layout was taken over
  * @same_mode:	which pages are left out; @same_seed: for their hashes
  * @notifier:	on @mm
@@ -59,7 +60,7 @@ enum vmrepl_broken {
  * @prepared:	the plan of the next epoch is begun; @lock
  * @unplanned:	pages that were taken out of it again; @lock
  * @armed_cow:	the plan is that of a frozen set: hooks copy what is pending
- * @moved:	memslots have changed since it was frozen
+ * @moved:	memslots have changed since its freeze began
  * @torn:	it was torn: 0 or 1
  * @epoch_started: number of the epoch the workers are to copy
  * @busy:	workers that have not written this epoch's END yet
@@ -80,6 +81,7 @@ struct vmrepl_session {
 	bool stale;
 	bool gone;
 	unsigned long broken;
+	bool tdp;
 	u32 layouts;
 	enum vmrepl_same_mode same_mode;
 	u64 same_seed;

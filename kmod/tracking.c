@@ -15,10 +15,15 @@ static bool cpu_has_pml(void)
 	       BIT(VMX_FEATURE_PAGE_MOD_LOGGING % 32);
 }
 
+bool vmrepl_tracking_tdp(void)
+{
+	return vmrepl_ksym_flag("tdp_enabled", true);
+}
+
 /* Why KVM has no log of the processor's. */
 static const char *why_no_log(void)
 {
-	if (!vmrepl_ksym_flag("tdp_enabled", true))
+	if (!vmrepl_tracking_tdp())
 		return "KVM uses shadow page tables, without EPT or NPT";
 	if (!boot_cpu_has(X86_FEATURE_VMX))
 		return "KVM knows no log of stores on this processor";

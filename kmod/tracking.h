@@ -28,6 +28,14 @@
 void vmrepl_tracking_describe(struct kvm *kvm, char *text);
 
 /**
+ * vmrepl_tracking_tdp() - has KVM page tables of its own beside the guest's (EPT, NPT)?
+ *
+ * Without them a vCPU's fault tells the address that the guest used, and which page
+ * that is KVM finds out later: nobody can copy it before. Sleeps, not for a hot path.
+ */
+bool vmrepl_tracking_tdp(void);
+
+/**
  * vmrepl_tracking_begin() - no huge page is writable for the guest from here on
  * @kvm:	VM; caller holds slots_lock; every slot that is to be tracked is logged
  *

@@ -217,6 +217,7 @@ static int slot_arm(struct vmrepl_session *s, struct kvm_memory_slot *slot)
 {
 	u16 as = slot->as_id, id = slot->id;
 	struct vmrepl_armed *armed = armed_find(s, as, id);
+	int err;
 
 	if (!armed) {
 		if (s->nr_armed == VMREPL_MAX_ARMED)
@@ -226,8 +227,10 @@ static int slot_arm(struct vmrepl_session *s, struct kvm_memory_slot *slot)
 		/* Pairs with the acquire in armed_find(). */
 		smp_store_release(&s->nr_armed, s->nr_armed + 1);
 	}
+	err = compat_set_log_dirty(s->kvm, slot, true);
+	/* That was our wish. */
 	WRITE_ONCE(armed->vmm_wants, false);
-	return compat_set_log_dirty(s->kvm, slot, true);
+	return err;
 }
 
 static bool slot_wants_arming(const struct kvm_memory_slot *slot)

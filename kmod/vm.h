@@ -66,7 +66,7 @@ void vmrepl_vm_disarm(struct vmrepl_session *s);
 
 /**
  * vmrepl_vm_asked() - the VMM asked for a memslot; does it want it logged?
- * @s:		session; caller is in a hook at the ioctl's entry
+ * @s:		session; caller is in a hook, in KVM and under kvm->slots_lock
  * @slot:	as_id << 16 | id
  * @log:	it does
  */

@@ -239,7 +239,8 @@ static bool copy_plan(struct job *job)
 			vmrepl_ring_put(&log->ring, &skip);
 			continue;
 		}
-		if (!vmrepl_cow_take(log, i))
+		/* Where it is gone nobody is left who could have written. */
+		if (!vmrepl_cow_take(log, i, job_get_mm(job)))
 			job->torn = true;
 		if (!give_page(job, &job->s->regions.tab[p->region], p->index,
 			       zero))
@@ -448,7 +449,6 @@ void vmrepl_workers_start(struct vmrepl_session *s, int h, bool scan, bool cow)
 	s->epoch_half = h;
 	s->epoch_scan = scan;
 	s->epoch_cow = cow;
-	WRITE_ONCE(s->moved, false);
 	atomic64_set(&s->scan, 0);
 	atomic_set(&s->busy, s->nr_logs);
 	/* Pairs with the acquire in has_work(). */

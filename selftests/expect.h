@@ -180,7 +180,7 @@ static inline bool expect_hooks(void)
 	static const char *const functions[] = {
 		"mark_page_dirty_in_slot ", "handle_mm_fault ",
 		"hugetlb_fault ", "kvm_arch_commit_memory_region ",
-		"kvm_vm_ioctl ",
+		"kvm_set_memory_region ", "__kvm_set_memory_region ",
 	};
 	FILE *f = fopen(EXPECT_TRACEFS "/enabled_functions", "r");
 	bool on = false;

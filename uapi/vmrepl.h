@@ -150,8 +150,10 @@ struct vmrepl_layout {
  * The guest goes on as soon as the call has returned: what is written then and not
  * copied yet is copied first. Not together with VMREPL_FREEZE_LIVE. It is a wish:
  * the flag comes back clear where the set does not fit into the rings, or holds
- * pages that the VMM does not map (swapped out, being migrated); the guest is to be
- * kept stopped then until every ring has shown END.
+ * pages that have to be read through the VMM's mapping (swapped out, being migrated,
+ * holes of hugetlbfs, not mapped in a private file), or a vCPU runs a guest of its
+ * guest, or KVM has neither EPT nor NPT; the guest is to be kept stopped then until
+ * every ring has shown END.
  */
 #define VMREPL_FREEZE_COW	0x2u
 
@@ -218,7 +220,8 @@ struct vmrepl_prepare {
  * @host_ranges:	pages taken by a change of the VMM's mappings
  * @pinned:		pages kept in the set because they may be written unseen:
  *			pinned for DMA, or being migrated
- * @log_overflows:	times a log was full and its bitmap was scanned instead
+ * @log_overflows:	freezes that had to look through the bitmaps: a log was full, or
+ *			a range of more than 128 pages was logged at once
  * @pages:		page records produced, zero pages included
  * @zero_pages:		zero pages among them
  * @same_pages:		pages of the set that were left out (VMREPL_ATTACH_*)

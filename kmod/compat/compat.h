@@ -70,15 +70,12 @@ static inline int compat_address_spaces(struct kvm *kvm)
  */
 bool compat_has_assigned_device(struct kvm *kvm);
 
-/* Does this ioctl of a VM's file give it a memory region? */
-static inline bool compat_sets_region(unsigned int cmd)
-{
-#ifndef COMPAT_6_1
-	if (cmd == KVM_SET_USER_MEMORY_REGION2)
-		return true;
+/* What KVM does under slots_lock where its VMM sets a memory region: (kvm, region). */
+#ifdef COMPAT_7_2
+#define COMPAT_SET_REGION	"kvm_set_memory_region"
+#else
+#define COMPAT_SET_REGION	"__kvm_set_memory_region"
 #endif
-	return cmd == KVM_SET_USER_MEMORY_REGION;
-}
 
 /* Is there memory in the slot that its VMM does not map (guest_memfd)? */
 static inline bool compat_slot_private(const struct kvm_memory_slot *slot)
