@@ -170,7 +170,7 @@ default_mem() {
 
 boot() {
 	local name=$1 accel=$2 smp=$3 mem=$4 append=$5 share=$6
-	local dir init began wire link args=()
+	local dir init began wire link how args=()
 
 	[[ $KERNEL != debug ]] || READY_SECONDS=360
 	dir=$(host_dir "$name")
@@ -209,10 +209,11 @@ boot() {
 		die "the emulator did not start host $name"
 	}
 	if ! wait_ready "$name"; then
-		# The emulator loses a timer of a host that boots, once in some hundred boots.
-		[[ ! ${7:-} ]] || die "host $name was not ready within $READY_SECONDS s, twice; see $dir/console.log"
-		printf 'lab: host %s was not ready within %d s and is booted once more; its console: %s\n' \
-			"$name" "$READY_SECONDS" "$RUN/$name.stalled.log" >&2
+		# Once in some hundred boots the emulator loses a timer, or its kernel trips over time.
+		how="was not ready within $READY_SECONDS s"
+		host_pid "$name" >/dev/null || how="ended while it booted"
+		[[ ! ${7:-} ]] || die "host $name $how, for the second time; see $dir/console.log"
+		say "host $name $how and is booted once more; its console: $RUN/$name.stalled.log"
 		cp "$dir/console.log" "$RUN/$name.stalled.log"
 		power_cut "$name" || die "host $name could not be stopped"
 		boot "${@:1:6}" again
@@ -234,7 +235,7 @@ qmp() {
 		timeout 10 socat -t 5 - "UNIX-CONNECT:$(host_dir "$1")/qmp.sock" | tail -n 1
 }
 
-# wait_ready NAME: fails if it runs, and is not ready in time.
+# wait_ready NAME: fails if it is not ready in time, or ends before.
 wait_ready() {
 	local name=$1 dir pid
 
@@ -243,7 +244,6 @@ wait_ready() {
 	if ! timeout "$READY_SECONDS" grep -qm1 '^lab: ready' \
 		<(exec tail -n +1 -F --pid="$pid" "$dir/console.log" 2>/dev/null); then
 		tail -n 20 "$dir/console.log" >&2
-		host_pid "$name" >/dev/null || die "host $name ended while it booted; see $dir/console.log"
 		return 1
 	fi
 	qmp "$name" '{"execute":"human-monitor-command","arguments":{"command-line":"info usernet"}}' |
