@@ -90,23 +90,6 @@ static struct vmrepl_cow_page *entry_of(struct vmrepl_session *s,
 			.plan[slot & (BIT(SLOT_LOG_SHIFT) - 1)];
 }
 
-/* Return: the page's busy bit is ours, and preemption is off. */
-static void busy_lock(struct vmrepl_region *r, unsigned long index)
-{
-	preempt_disable();
-	while (test_and_set_bit_lock(index, r->cow.busy)) {
-		/* For the time of one copy: the owner has preemption off too. */
-		while (test_bit(index, r->cow.busy))
-			cpu_relax();
-	}
-}
-
-static void busy_unlock(struct vmrepl_region *r, unsigned long index)
-{
-	clear_bit_unlock(index, r->cow.busy);
-	preempt_enable();
-}
-
 bool vmrepl_cow_plan(struct vmrepl_session *s, struct vmrepl_log *log,
 		     struct vmrepl_region *r, unsigned long index,
 		     struct page *page)
@@ -135,12 +118,11 @@ bool vmrepl_cow_plan(struct vmrepl_session *s, struct vmrepl_log *log,
 	r->cow.slot[index] = (log - s->logs) << SLOT_LOG_SHIFT | log->planned;
 	log->planned++;
 	/*
-	 * A hook that is late from the plan before has the page, or finds, when it
-	 * gets it, that no plan is armed. For copy_locked() the lock is the release.
+	 * Pairs with the barrier in vmrepl_cow_copy(): who sees the bit sees the above,
+	 * and that no plan is armed.
 	 */
-	busy_lock(r, index);
+	smp_mb__before_atomic();
 	set_bit(index, r->cow.pending);
-	busy_unlock(r, index);
 	return true;
 }
 
@@ -231,21 +213,41 @@ static void copy_locked(struct vmrepl_session *s, struct vmrepl_region *r,
 	atomic64_inc(&log->copies[who]);
 }
 
+/* Return: the page's busy bit is ours, and preemption is off. */
+static void busy_lock(struct vmrepl_region *r, unsigned long index)
+{
+	preempt_disable();
+	while (test_and_set_bit_lock(index, r->cow.busy)) {
+		/* For the time of one copy: the owner has preemption off too. */
+		while (test_bit(index, r->cow.busy))
+			cpu_relax();
+	}
+}
+
+static void busy_unlock(struct vmrepl_region *r, unsigned long index)
+{
+	clear_bit_unlock(index, r->cow.busy);
+	preempt_enable();
+}
+
 void vmrepl_cow_copy(struct vmrepl_session *s, struct vmrepl_region *r,
 		     unsigned long index, enum vmrepl_cow_who who)
 {
-	bool armed;
-
 	if (!test_bit(index, r->cow.pending))
 		return;
 	busy_lock(r, index);
 	/*
-	 * In here, not before: a hook may be late, and the plan another.
-	 * Pairs with the release in vmrepl_cow_arm().
+	 * A hook may be late, and the plan another. So in here, and in this order:
+	 * while the page is pending in an armed plan that plan does not end, its
+	 * worker waits for us; where it is pending in the next one, that one is seen
+	 * not to be armed. Pairs with the barrier in vmrepl_cow_plan(), and with the
+	 * release in vmrepl_cow_arm().
 	 */
-	armed = smp_load_acquire(&s->armed_cow) || who == VMREPL_COW_PAUSE;
-	if (armed && test_bit(index, r->cow.pending))
-		copy_locked(s, r, index, who, true);
+	if (test_bit(index, r->cow.pending)) {
+		smp_rmb();
+		if (who == VMREPL_COW_PAUSE || smp_load_acquire(&s->armed_cow))
+			copy_locked(s, r, index, who, true);
+	}
 	busy_unlock(r, index);
 }
 

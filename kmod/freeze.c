@@ -281,7 +281,8 @@ static u64 nested_guests(struct vmrepl_session *s)
 }
 
 /*
- * @pages: pages of the set that some memslot shows
+ * @pages: pages of the set that some memslot shows; with a plan only those that have
+ * no place in a ring
  * Return: why the guest cannot go on: pages that have no place in a ring, and vCPUs
  * that run a nested guest.
  */

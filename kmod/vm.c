@@ -194,12 +194,12 @@ int vmrepl_vm_refused(struct kvm *kvm, char *why)
 	return err;
 }
 
+/* Caller holds slots_lock, which protects all of them. */
 static struct vmrepl_armed *armed_find(struct vmrepl_session *s, u16 as, u16 id)
 {
-	/* Pairs with the release in slot_arm(). */
-	unsigned int i, nr = smp_load_acquire(&s->nr_armed);
+	unsigned int i;
 
-	for (i = 0; i < nr; i++)
+	for (i = 0; i < s->nr_armed; i++)
 		if (s->armed[i].as_id == as && s->armed[i].id == id)
 			return &s->armed[i];
 	return NULL;
@@ -210,7 +210,7 @@ void vmrepl_vm_asked(struct vmrepl_session *s, u32 slot, bool log)
 	struct vmrepl_armed *armed = armed_find(s, slot >> 16, (u16)slot);
 
 	if (armed)
-		WRITE_ONCE(armed->vmm_wants, log);
+		armed->vmm_wants = log;
 }
 
 static int slot_arm(struct vmrepl_session *s, struct kvm_memory_slot *slot)
@@ -222,14 +222,12 @@ static int slot_arm(struct vmrepl_session *s, struct kvm_memory_slot *slot)
 	if (!armed) {
 		if (s->nr_armed == VMREPL_MAX_ARMED)
 			return -EOVERFLOW;
-		armed = &s->armed[s->nr_armed];
+		armed = &s->armed[s->nr_armed++];
 		*armed = (struct vmrepl_armed){ .as_id = as, .id = id };
-		/* Pairs with the acquire in armed_find(). */
-		smp_store_release(&s->nr_armed, s->nr_armed + 1);
 	}
 	err = compat_set_log_dirty(s->kvm, slot, true);
 	/* That was our wish. */
-	WRITE_ONCE(armed->vmm_wants, false);
+	armed->vmm_wants = false;
 	return err;
 }
 
@@ -388,7 +386,7 @@ void vmrepl_vm_disarm(struct vmrepl_session *s)
 		slot = id_to_memslot(__kvm_memslots(s->kvm, armed->as_id),
 				     armed->id);
 		/* Deleted since, or the VMM's own wish now. */
-		if (!slot || READ_ONCE(armed->vmm_wants) ||
+		if (!slot || armed->vmm_wants ||
 		    !(slot->flags & KVM_MEM_LOG_DIRTY_PAGES))
 			continue;
 		if (compat_set_log_dirty(s->kvm, slot, false))
