@@ -18,8 +18,9 @@
 #include "procvm.h"
 #include "qmp.h"
 
-/* A monitor greets at once; this is for a busy machine. */
+/* A monitor greets at once; the second look is for a busy machine. */
 #define GREET_MS	300
+#define GREET_LATE_MS	1500
 
 /* Listening, in the flags of /proc/net/unix. */
 #define UNIX_LISTENS	0x10000ul
@@ -355,53 +356,71 @@ static bool socket_path(const struct procvm *vm, const char *name, char *path, s
 	return (size_t)n < size;
 }
 
-int procvm_find_qmp(const struct procvm *vm, char *path, size_t size, struct why *why)
+/* Sockets of a process that listen: how many, and which first one says nothing. */
+struct listeners {
+	unsigned int nr;
+	char silent[128];
+};
+
+/* Looks for one that greets. Returns 0 and its @path, -ENOENT or -ESRCH. */
+static int find_greeter(const struct procvm *vm, const struct sockets *s, unsigned int greet_ms,
+			char *path, size_t size, struct listeners *found)
 {
-	unsigned int listening = 0, silent = 0;
-	char line[512], silent_path[128] = "";
 	unsigned long flags, inode;
-	struct sockets s = { 0 };
-	int ret, n;
+	int ret = -ENOENT, n;
+	char line[512];
 	FILE *f;
 
-	ret = each_file(vm->pid, collect_socket, &s, why);
-	if (ret)
-		goto out;
 	f = open_text(vm->pid, "net/unix");
-	if (!f) {
-		ret = why_set(why, ESRCH, "process %d is gone", vm->pid);
-		goto out;
-	}
-	ret = -ENOENT;
+	if (!f)
+		return -ESRCH;
+	memset(found, 0, sizeof(*found));
 	while (ret && fgets(line, sizeof(line), f)) {
 		n = 0;
 		if (sscanf(line, "%*x: %*x %*x %lx %*x %*x %lu %n", &flags, &inode, &n) != 2 ||
-		    !n || !(flags & UNIX_LISTENS) || !is_ours(&s, inode))
+		    !n || !(flags & UNIX_LISTENS) || !is_ours(s, inode))
 			continue;
 		line[strcspn(line, "\n")] = '\0';
-		listening++;
+		found->nr++;
 		if (!line[n] || !socket_path(vm, line + n, path, size))
 			continue;
-		switch (qmp_greets(path, GREET_MS)) {
+		switch (qmp_greets(path, greet_ms)) {
 		case 1:
 			ret = 0;
 			break;
 		case -ETIMEDOUT:
-			if (!silent++)
-				snprintf(silent_path, sizeof(silent_path), "%.100s", line + n);
+			if (!found->silent[0])
+				snprintf(found->silent, sizeof(found->silent), "%.100s", line + n);
 			break;
 		}
 	}
 	fclose(f);
+	return ret;
+}
+
+int procvm_find_qmp(const struct procvm *vm, char *path, size_t size, struct why *why)
+{
+	struct sockets s = { 0 };
+	struct listeners found;
+	int ret;
+
+	ret = each_file(vm->pid, collect_socket, &s, why);
+	if (ret)
+		goto out;
+	ret = find_greeter(vm, &s, GREET_MS, path, size, &found);
+	if (ret == -ENOENT && found.silent[0])
+		ret = find_greeter(vm, &s, GREET_LATE_MS, path, size, &found);
 	if (!ret)
 		goto out;
-	if (silent)
+	if (ret == -ESRCH)
+		ret = why_set(why, ESRCH, "process %d is gone", vm->pid);
+	else if (found.silent[0])
 		ret = why_set(why, EBUSY, "no QMP socket of process %d (%s) greets; %s stays silent: another client may hold it (close it, give --qmp PATH, or start QEMU with one more -qmp unix:PATH,server=on,wait=off)",
-			      vm->pid, vm->comm, silent_path);
+			      vm->pid, vm->comm, found.silent);
 	else
 		ret = why_set(why, ENOENT, "process %d (%s) listens on %s: start QEMU with -qmp unix:PATH,server=on,wait=off, or give --qmp PATH",
 			      vm->pid, vm->comm,
-			      listening ? "unix sockets but none is QMP" : "no unix socket");
+			      found.nr ? "unix sockets but none is QMP" : "no unix socket");
 out:
 	free(s.inodes);
 	return ret;
