@@ -88,23 +88,28 @@ err:
 	return ret;
 }
 
-int qmpsocket_open(struct qmpsocket *s, const char *path, unsigned int timeout_ms)
+int qmpsocket_adopt(struct qmpsocket *s, int fd)
 {
-	int ret = -ENOMEM;
-
 	memset(s, 0, sizeof(*s));
-	s->fd = -1;
+	s->fd = fd;
 	s->room = 16384;
 	s->buf = malloc(s->room);
 	s->tok = json_tokener_new();
-	if (s->buf && s->tok) {
-		s->fd = qmpsocket_connect(path, timeout_ms);
-		ret = s->fd;
-	}
-	if (ret >= 0)
+	if (s->buf && s->tok)
 		return 0;
 	qmpsocket_close(s);
-	return ret;
+	return -ENOMEM;
+}
+
+int qmpsocket_open(struct qmpsocket *s, const char *path, unsigned int timeout_ms)
+{
+	int fd = qmpsocket_connect(path, timeout_ms);
+
+	if (fd >= 0)
+		return qmpsocket_adopt(s, fd);
+	memset(s, 0, sizeof(*s));
+	s->fd = -1;
+	return fd;
 }
 
 void qmpsocket_close(struct qmpsocket *s)

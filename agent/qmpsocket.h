@@ -34,6 +34,9 @@ int qmpsocket_connect(const char *path, unsigned int timeout_ms);
 /* Waits for poll events until the deadline (deadline.h): 0, -ETIMEDOUT. */
 int qmpsocket_wait(int fd, short events, int64_t deadline);
 
+/* Takes a socket over, which is non-blocking; also on error, ENOMEM, when it is closed. */
+int qmpsocket_adopt(struct qmpsocket *s, int fd);
+
 /* Connects. Errors as above; ENOMEM. Nothing is to be closed then. */
 int qmpsocket_open(struct qmpsocket *s, const char *path, unsigned int timeout_ms);
 void qmpsocket_close(struct qmpsocket *s);

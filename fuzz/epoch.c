@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * epoch: a peer that knows the format and breaks the rules. The input is a list of
+ * frames, a few bytes each; they are sealed and parsed as any. Whatever their order and
+ * content, memory changes only when a checkpoint is whole and applied, or in a live
+ * round (I2); VMREPL_DEBUG_BREAK=apply-early breaks that, and is found at once.
+ */
+#include "epoch.h"
+#include "fuzz.h"
+
+#define BLOCKS	2
+#define PAGES	5
+#define MAX_BYTES	(24 * FRAME_PAGE_SIZE)
+
+static const uint64_t shape_pages[BLOCKS] = { PAGES, PAGES - 2 };
+static const struct epoch_shape shape = {
+	.nr_blocks = BLOCKS,
+	.pages = shape_pages,
+	.max_bytes = MAX_BYTES,
+};
+static bool may_apply;
+static uint8_t payload[FRAME_PAYLOAD_MAX];
+static uint8_t bytes[FRAME_MAX];
+
+static int apply(void *arg, const struct epoch_page *pages, unsigned int nr, struct why *why)
+{
+	unsigned int i;
+
+	(void)arg;
+	(void)why;
+	MUST(may_apply);
+	MUST(nr >= 1 && nr <= EPOCH_BATCH);
+	for (i = 0; i < nr; i++) {
+		MUST(pages[i].block < BLOCKS && pages[i].page < shape_pages[pages[i].block]);
+		if (pages[i].data)
+			MUST(!memcmp(pages[i].data, (const char *)pages[i].data + 1,
+				     FRAME_PAGE_SIZE - 1));
+	}
+	return 0;
+}
+
+/* The input, byte by byte; zeros at its end. */
+struct input {
+	const uint8_t *data;
+	size_t size;
+};
+
+static uint8_t next(struct input *in)
+{
+	if (!in->size)
+		return 0;
+	in->size--;
+	return *in->data++;
+}
+
+/* Returns the payload's length. */
+static size_t make_pages(struct input *in)
+{
+	struct frame_pages head = { .nr = 1 + next(in) % 8 };
+	uint8_t *data = payload + sizeof(head) + head.nr * sizeof(struct frame_page);
+	uint32_t i;
+
+	for (i = 0; i < head.nr; i++) {
+		uint8_t byte = next(in);
+		struct frame_page page = {
+			.block = byte & 3,
+			.page = byte >> 2 & 7,
+			.flags = byte & 0x80 ? FRAME_PAGE_ZERO : 0,
+		};
+
+		if (byte == 0xff)
+			page.page = UINT64_MAX;
+		memcpy(payload + sizeof(head) + i * sizeof(page), &page, sizeof(page));
+		if (page.flags)
+			continue;
+		memset(data + head.nr_data++ * FRAME_PAGE_SIZE, byte, FRAME_PAGE_SIZE);
+	}
+	memcpy(payload, &head, sizeof(head));
+	return (size_t)(data - payload) + head.nr_data * FRAME_PAGE_SIZE;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct input in = { data, size };
+	struct frame_end said = { 0 };
+	uint64_t digest = 0;
+	static struct epoch *epoch;
+	struct why why;
+
+	if (!epoch) {
+		const char *text = getenv("VMREPL_DEBUG_BREAK");
+		struct epoch_pool *pool = epoch_pool_new(1 << 20);
+
+		MUST(pool);
+		epoch = epoch_new(pool, &shape, apply, NULL, text && !strcmp(text, "apply-early"));
+		MUST(epoch);
+	}
+	while (in.size) {
+		uint8_t op = next(&in);
+		struct iovec iov = { payload, 0 };
+		enum frame_type type;
+		struct frame_header head;
+		struct frame frame;
+		const char *fault;
+		int err;
+
+		switch (op % 5) {
+		case 0: {
+			struct frame_begin begin = { .flags = op & 0x40 ? FRAME_BEGIN_LIVE : 0 };
+
+			type = FRAME_EPOCH_BEGIN;
+			memcpy(payload, &begin, sizeof(begin));
+			iov.iov_len = sizeof(begin);
+			break;
+		}
+		case 1:
+			type = FRAME_PAGES;
+			iov.iov_len = make_pages(&in);
+			break;
+		case 2:
+			type = FRAME_STATE;
+			iov.iov_len = 1 + next(&in);
+			memset(payload, op, iov.iov_len);
+			break;
+		default: {
+			struct frame_end end = said;
+
+			/* Most tell the truth: only those get far. */
+			type = FRAME_EPOCH_END;
+			end.digest = digest;
+			if (op & 0x20) {
+				uint8_t lie = next(&in);
+
+				((uint8_t *)&end)[lie % sizeof(end)] ^= lie;
+			}
+			memcpy(payload, &end, sizeof(end));
+			iov.iov_len = sizeof(end);
+		}
+		}
+		frame_seal(&head, type, 1 + (op >> 7), 0, &iov, 1);
+		memcpy(bytes, &head, sizeof(head));
+		memcpy(bytes + sizeof(head), payload, iov.iov_len);
+		if (frame_parse(bytes, sizeof(head) + iov.iov_len, 0, &frame, &fault) <= 0)
+			continue;
+		may_apply = epoch_live(epoch);
+		err = epoch_add(epoch, &frame, &why);
+		may_apply = false;
+		if (type == FRAME_EPOCH_BEGIN) {
+			digest = 0;
+			memset(&said, 0, sizeof(said));
+		}
+		digest = frame_digest(digest, frame.checksum);
+		if (type == FRAME_PAGES) {
+			struct frame_pages pages = frame_get_pages(&frame);
+
+			said.pages += pages.nr;
+			said.zero_pages += pages.nr - pages.nr_data;
+		} else if (type == FRAME_STATE) {
+			said.state_bytes += frame.length;
+		}
+		if (err < 0) {
+			MUST(why.text[0]);
+			epoch_reset(epoch);
+			continue;
+		}
+		MUST(err == (type == FRAME_EPOCH_END));
+		if (!err)
+			continue;
+		/* Whole: nothing but the truth comes here. */
+		MUST(epoch_pages(epoch) == said.pages);
+		may_apply = !epoch_torn(epoch);
+		if (may_apply)
+			while (epoch_apply(epoch, 1 + op, &why) > 0)
+				;
+		may_apply = false;
+		epoch_reset(epoch);
+	}
+	epoch_reset(epoch);
+	return 0;
+}
