@@ -48,7 +48,7 @@ struct link {
 	bool beat_queued;
 
 	struct loop_timer flush;
-	bool connecting;
+	bool connecting;	/* nothing is sent or received yet */
 	bool dialled;		/* we made the connection */
 	bool flushing;
 	bool dead;		/* shut; waits for what is under way */
@@ -74,6 +74,14 @@ uint64_t link_last_rx(const struct link *link)
 	return link->last_rx;
 }
 
+static void link_free(struct link *link)
+{
+	if (link->wire)
+		link->ops->close(link->wire);
+	munmap(link->rx, LINK_RX_BYTES);
+	free(link);
+}
+
 /* Frees once nothing is under way any more. */
 static void link_reap(struct link *link)
 {
@@ -89,10 +97,7 @@ static void link_reap(struct link *link)
 	}
 	if (link->handlers->closed)
 		link->handlers->closed(link->arg);
-	if (link->wire)
-		link->ops->close(link->wire);
-	munmap(link->rx, LINK_RX_BYTES);
-	free(link);
+	link_free(link);
 }
 
 void link_close(struct link *link)
@@ -337,7 +342,10 @@ static void link_received(void *arg, int res)
 		char why[WHY_LEN];
 
 		if (res == 0)
-			snprintf(why, sizeof(why), "it closed the connection");
+			snprintf(why, sizeof(why), "it closed the connection%s",
+				 link->dialled && !link->rx_seq ? ": does it want a --key?" : "");
+		else if (res == -EBADMSG)
+			snprintf(why, sizeof(why), "what it sent was changed on the way");
 		else
 			snprintf(why, sizeof(why), "receiving failed: %s", strerror(-res));
 		link_down(link, why);
@@ -398,10 +406,9 @@ static void link_connect_late(void *arg)
 	link_down(arg, "no answer to the connection request; is the standby's agent running there?");
 }
 
-static void link_connected(void *arg, int res)
+static void link_secured(void *arg, const char *why)
 {
 	struct link *link = arg;
-	char why[WHY_LEN];
 
 	link->connecting = false;
 	if (link->dead) {
@@ -409,15 +416,32 @@ static void link_connected(void *arg, int res)
 		return;
 	}
 	loop_timer_cancel(link->loop, &link->flush);
-	if (res < 0) {
-		snprintf(why, sizeof(why), "cannot connect: %s; is the standby's agent running there?",
-			 strerror(-res));
+	if (why) {
 		link_down(link, why);
 		return;
 	}
 	link->last_rx = loop_now();
 	link_recv_more(link);
-	link->handlers->up(link->arg);
+	if (link->dialled)
+		link->handlers->up(link->arg);
+	else
+		link_send_next(link);
+}
+
+static void link_connected(void *arg, int res)
+{
+	struct link *link = arg;
+	char why[WHY_LEN];
+
+	if (link->dead || res < 0)
+		snprintf(why, sizeof(why),
+			 "cannot connect: %s; is the standby's agent running there?", strerror(-res));
+	else if (link->ops->secure(link->wire, true, link_secured, link))
+		return;
+	else
+		snprintf(why, sizeof(why), "out of memory");
+	link->connecting = false;
+	link_down(link, why);
 }
 
 struct link *link_connect(struct loop *loop, const struct link_ops *ops,
@@ -435,8 +459,7 @@ struct link *link_connect(struct loop *loop, const struct link_ops *ops,
 	link->dialled = true;
 	link->wire = ops->connect(loop, addr, link_connected, link, why);
 	if (!link->wire) {
-		munmap(link->rx, LINK_RX_BYTES);
-		free(link);
+		link_free(link);
 		return NULL;
 	}
 	link->flush.fn = link_connect_late;
@@ -456,7 +479,11 @@ struct link *link_adopt(struct loop *loop, const struct link_ops *ops,
 	}
 	link->wire = wire;
 	snprintf(link->peer, sizeof(link->peer), "%s", peer);
-	link_recv_more(link);
+	link->connecting = true;
+	if (!ops->secure(wire, false, link_secured, link)) {
+		link_free(link);
+		return NULL;
+	}
 	return link;
 }
 

@@ -16,6 +16,7 @@
 #include <sys/uio.h>
 
 #include "frame.h"
+#include "key.h"
 #include "loop.h"
 #include "why.h"
 
@@ -27,12 +28,21 @@
  * @sa:   resolved address
  * @len:  bytes used in @sa
  * @text: as a person writes it
+ * @key:  who is there must have it, and it encrypts; NULL: in the clear, with anybody.
+ *        @resolve leaves it alone; must stay as long as the address is used
  */
 struct link_addr {
 	struct sockaddr_storage sa;
 	socklen_t len;
 	char text[LINK_PEER_LEN];
+	const struct key *key;
 };
+
+/* What an address's key is called, for people; "none". */
+static inline const char *link_key(const struct link_addr *addr)
+{
+	return addr->key ? addr->key->id : "none";
+}
 
 /* A connection as a transport knows it; a socket that accepts them. */
 struct link_wire;
@@ -41,19 +51,24 @@ struct link_door;
 /**
  * struct link_ops - a transport
  * @resolve: "ADDR[:PORT]" to an address; false with a sentence in @why
+ * @loopback: whether what goes to or comes from the address stays on this host
  * @listen:  opens a door; @accepted gets a wire and the peer's address for each
  *           connection. Returns NULL with a sentence in @why
  * @unlisten: closes the door
  * @connect: begins a connection; @done gets 0 or -errno. NULL: @why
+ * @secure:  comes first on a connection: makes sure of the other side, and that nobody
+ *           else reads or changes what is sent, where there is a key; @dialled: we
+ *           connected. @done gets NULL, maybe from within, or a sentence. False: no memory
  * @send:    sends all of @iov; one at a time; @done gets 0 or -errno. @iov and
  *           what it points to must stay until then
  * @recv:    receives some bytes; one at a time; @done gets their number, 0 at the
  *           end, or -errno
- * @shut:    makes connect, send and recv under way end soon
+ * @shut:    makes connect, secure, send and recv under way end soon
  * @close:   frees; nothing may be under way
  */
 struct link_ops {
 	bool (*resolve)(const char *text, struct link_addr *addr, struct why *why);
+	bool (*loopback)(const struct link_addr *addr);
 	struct link_door *(*listen)(struct loop *loop, const struct link_addr *addr,
 				    void (*accepted)(void *arg, struct link_wire *wire,
 						     const char *peer),
@@ -61,6 +76,8 @@ struct link_ops {
 	void (*unlisten)(struct link_door *door);
 	struct link_wire *(*connect)(struct loop *loop, const struct link_addr *addr,
 				     loop_fn done, void *arg, struct why *why);
+	bool (*secure)(struct link_wire *wire, bool dialled,
+		       void (*done)(void *arg, const char *why), void *arg);
 	void (*send)(struct link_wire *wire, struct iovec *iov, int n,
 		     loop_fn done, void *arg);
 	void (*recv)(struct link_wire *wire, void *buf, size_t len,
@@ -91,7 +108,7 @@ struct link;
 
 /**
  * struct link_handlers - what a link tells its owner
- * @up:     connected (only after link_connect())
+ * @up:     connected, and sure of the other side (only after link_connect())
  * @frame:  a valid frame; false: not now, link_resume() will bring it again.
  *          Heartbeats are not shown
  * @down:   the connection is lost or refused; @why is a sentence. Called at most

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * link_tcp: frames over TCP.
+ * link_tcp: frames over TCP, with TLS where there is a key.
  */
 #include <errno.h>
 #include <netdb.h>
@@ -12,11 +12,14 @@
 #include <unistd.h>
 
 #include "link.h"
+#include "tls.h"
 
 struct link_wire {
 	struct loop *loop;
 	int fd;
 	struct link_addr addr;
+	const struct key *key;
+	int flags;		/* of every send */
 	struct msghdr msg;
 	loop_fn send_done;
 	void *send_arg;
@@ -25,6 +28,7 @@ struct link_wire {
 struct link_door {
 	struct loop *loop;
 	int fd;
+	const struct key *key;
 	struct loop_op *op;
 	void (*accepted)(void *arg, struct link_wire *wire, const char *peer);
 	void *arg;
@@ -87,6 +91,16 @@ static bool tcp_resolve(const char *text, struct link_addr *addr, struct why *wh
 	return true;
 }
 
+static bool tcp_loopback(const struct link_addr *addr)
+{
+	const struct sockaddr_in *in = (const void *)&addr->sa;
+	const struct sockaddr_in6 *in6 = (const void *)&addr->sa;
+
+	if (addr->sa.ss_family == AF_INET6)
+		return IN6_IS_ADDR_LOOPBACK(&in6->sin6_addr);
+	return ntohl(in->sin_addr.s_addr) >> IN_CLASSA_NSHIFT == IN_LOOPBACKNET;
+}
+
 static void tcp_tune(int fd)
 {
 	/*
@@ -104,7 +118,7 @@ static void tcp_tune(int fd)
 	setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &user_timeout, sizeof(user_timeout));
 }
 
-static struct link_wire *tcp_wire(struct loop *loop, int fd)
+static struct link_wire *tcp_wire(struct loop *loop, int fd, const struct key *key)
 {
 	struct link_wire *wire = calloc(1, sizeof(*wire));
 
@@ -114,6 +128,9 @@ static struct link_wire *tcp_wire(struct loop *loop, int fd)
 	}
 	wire->loop = loop;
 	wire->fd = fd;
+	wire->key = key;
+	/* The kernel's TLS does not know MSG_WAITALL, see tls_sw_sendmsg() in net/tls. */
+	wire->flags = key ? MSG_NOSIGNAL : MSG_NOSIGNAL | MSG_WAITALL;
 	tcp_tune(fd);
 	return wire;
 }
@@ -136,7 +153,7 @@ static void tcp_accepted(void *arg, int res)
 		return;
 	}
 	snprintf(peer, sizeof(peer), strchr(host, ':') ? "[%s]:%s" : "%s:%s", host, port);
-	wire = tcp_wire(door->loop, res);
+	wire = tcp_wire(door->loop, res, door->key);
 	if (wire)
 		door->accepted(door->arg, wire, peer);
 }
@@ -154,6 +171,7 @@ static struct link_door *tcp_listen(struct loop *loop, const struct link_addr *a
 		return NULL;
 	}
 	door->loop = loop;
+	door->key = addr->key;
 	door->accepted = accepted;
 	door->arg = arg;
 	door->fd = socket(addr->sa.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -191,7 +209,7 @@ static struct link_wire *tcp_connect(struct loop *loop, const struct link_addr *
 		why_set(why, errno, "cannot open a socket: %s", strerror(errno));
 		return NULL;
 	}
-	wire = tcp_wire(loop, fd);
+	wire = tcp_wire(loop, fd, addr->key);
 	if (!wire) {
 		why_set(why, ENOMEM, "out of memory");
 		return NULL;
@@ -199,6 +217,15 @@ static struct link_wire *tcp_connect(struct loop *loop, const struct link_addr *
 	wire->addr = *addr;
 	loop_connect(loop, fd, (const struct sockaddr *)&wire->addr.sa, wire->addr.len, done, arg);
 	return wire;
+}
+
+static bool tcp_secure(struct link_wire *wire, bool dialled,
+		       void (*done)(void *arg, const char *why), void *arg)
+{
+	if (wire->key)
+		return tls_begin(wire->loop, wire->fd, wire->key, dialled, done, arg);
+	done(arg, NULL);
+	return true;
 }
 
 static void tcp_sent(void *arg, int res)
@@ -225,7 +252,7 @@ static void tcp_sent(void *arg, int res)
 	}
 	msg->msg_iov->iov_base = (uint8_t *)msg->msg_iov->iov_base + n;
 	msg->msg_iov->iov_len -= n;
-	loop_sendmsg(wire->loop, wire->fd, msg, MSG_NOSIGNAL | MSG_WAITALL, tcp_sent, wire);
+	loop_sendmsg(wire->loop, wire->fd, msg, wire->flags, tcp_sent, wire);
 }
 
 static void tcp_send(struct link_wire *wire, struct iovec *iov, int n,
@@ -234,7 +261,7 @@ static void tcp_send(struct link_wire *wire, struct iovec *iov, int n,
 	wire->msg = (struct msghdr) { .msg_iov = iov, .msg_iovlen = (size_t)n };
 	wire->send_done = done;
 	wire->send_arg = arg;
-	loop_sendmsg(wire->loop, wire->fd, &wire->msg, MSG_NOSIGNAL | MSG_WAITALL, tcp_sent, wire);
+	loop_sendmsg(wire->loop, wire->fd, &wire->msg, wire->flags, tcp_sent, wire);
 }
 
 static void tcp_recv(struct link_wire *wire, void *buf, size_t len, loop_fn done, void *arg)
@@ -255,9 +282,11 @@ static void tcp_close(struct link_wire *wire)
 
 const struct link_ops link_tcp = {
 	.resolve	= tcp_resolve,
+	.loopback	= tcp_loopback,
 	.listen		= tcp_listen,
 	.unlisten	= tcp_unlisten,
 	.connect	= tcp_connect,
+	.secure		= tcp_secure,
 	.send		= tcp_send,
 	.recv		= tcp_recv,
 	.shut		= tcp_shut,

@@ -13,12 +13,14 @@
 #include <unistd.h>
 
 #include "control.h"
+#include "key.h"
 #include "options.h"
 #include "plug.h"
 #include "primary.h"
 #include "procvm.h"
 #include "report.h"
 #include "standby.h"
+#include "tls.h"
 
 static int main_fail(const struct why *why)
 {
@@ -111,10 +113,53 @@ static int main_release(const struct options *options)
 	return 0;
 }
 
-static int main_serve(const struct options *options)
+static int main_keygen(const struct options *options)
 {
-	int err = report_open(options->json);
+	const char *path = options->key ? options->key : KEY_FILE_DEFAULT;
+	struct key key;
+	struct why why;
 
+	if (key_make(&key, path, &why))
+		return main_fail(&why);
+	printf("%s has key %s now: copy it to the other hosts, as root's and for nobody else\n",
+	       path, key.id);
+	return 0;
+}
+
+/*
+ * The key of the connection, where it has one: only on this host it may have none
+ * without being told so.
+ */
+static int main_secure(struct options *options, struct key *key, struct why *why)
+{
+	const char *path = options->key ? options->key : KEY_FILE_DEFAULT;
+	int err;
+
+	if (options->insecure)
+		return 0;
+	err = key_load(key, path, why);
+	if (err == -ENOENT && !options->key) {
+		if (options->ops->loopback(&options->addr))
+			return 0;
+		return why_set(why, ENOKEY, "there is no key %s: 'vmrepl-agent keygen' makes it; copy it to both hosts. Or --insecure, on a network that is only theirs",
+			       path);
+	}
+	if (!err)
+		err = tls_available(why);
+	if (!err)
+		options->addr.key = key;
+	return err;
+}
+
+static int main_serve(struct options *options)
+{
+	struct key key;
+	struct why why;
+	int err = main_secure(options, &key, &why);
+
+	if (err)
+		return main_fail(&why);
+	err = report_open(options->json);
 	if (err) {
 		report_error("cannot write %s: %s", options->json, strerror(-err));
 		return 1;
@@ -134,8 +179,11 @@ static int main_serve(const struct options *options)
 			    options->debug_break == OPTIONS_BREAK_ACK_EARLY ?
 			    "output is released before the standby has acknowledged it" :
 			    "the standby applies epochs before they are whole");
+	if (options->insecure)
+		report_warn("--insecure: who can reach the network between the hosts can read the guest's memory, and can pass for either of them");
 	err = options->verb == OPTIONS_STANDBY ? standby_run(options) : primary_run(options);
 	report_close();
+	explicit_bzero(&key, sizeof(key));
 	return err;
 }
 
@@ -158,6 +206,8 @@ int main(int argc, char **argv)
 		return main_promote(&options);
 	case OPTIONS_RELEASE:
 		return main_release(&options);
+	case OPTIONS_KEYGEN:
+		return main_keygen(&options);
 	case OPTIONS_HELP:
 		fputs(options_usage, stdout);
 		return 0;

@@ -16,11 +16,14 @@ const char options_usage[] =
 "       vmrepl-agent status [--vm PID]                             how is it?\n"
 "       vmrepl-agent promote [--vm PID] [--yes]                    run the guest here, by hand\n"
 "       vmrepl-agent release --vm PID                              clean up after a killed agent\n"
+"       vmrepl-agent keygen [FILE]                                 make a key for your hosts\n"
 "\n"
 "  --vm PID             the QEMU process\n"
 "  --to ADDR[:PORT]     the standby's agent (port 7788)\n"
 "  --standby            be the standby; the VM waits with -incoming defer\n"
 "  --listen ADDR[:PORT] where the standby waits for the primary (port 7788)\n"
+"  --key FILE           the key that both hosts have, see keygen (" KEY_FILE_DEFAULT ")\n"
+"  --insecure           without a key: nothing is encrypted, and anybody can be the other side\n"
 "  --interval MS        a checkpoint at most this often (100)\n"
 "  --timeout MS         silence of the other side that counts as its loss (2000)\n"
 "  --fence-command CMD  switches the other host off; exit 0 means that it is off.\n"
@@ -47,6 +50,8 @@ enum {
 	OPT_TO,
 	OPT_STANDBY,
 	OPT_LISTEN,
+	OPT_KEY,
+	OPT_INSECURE,
 	OPT_INTERVAL,
 	OPT_TIMEOUT,
 	OPT_FENCE_COMMAND,
@@ -68,6 +73,8 @@ static const struct option long_options[] = {
 	{ "to",			required_argument,	NULL, OPT_TO },
 	{ "standby",		no_argument,		NULL, OPT_STANDBY },
 	{ "listen",		required_argument,	NULL, OPT_LISTEN },
+	{ "key",		required_argument,	NULL, OPT_KEY },
+	{ "insecure",		no_argument,		NULL, OPT_INSECURE },
 	{ "interval",		required_argument,	NULL, OPT_INTERVAL },
 	{ "timeout",		required_argument,	NULL, OPT_TIMEOUT },
 	{ "fence-command",	required_argument,	NULL, OPT_FENCE_COMMAND },
@@ -144,7 +151,8 @@ static int options_check(const struct options *options, const char *to, const ch
 {
 	static const uint64_t common = 1u << OPT_VM;
 	static const uint64_t serving = 1u << OPT_TIMEOUT | 1u << OPT_FENCE_COMMAND |
-					1u << OPT_QMP | 1u << OPT_JSON;
+					1u << OPT_QMP | 1u << OPT_JSON |
+					1u << OPT_KEY | 1u << OPT_INSECURE;
 	uint64_t allowed = common;
 	unsigned int i;
 
@@ -160,6 +168,9 @@ static int options_check(const struct options *options, const char *to, const ch
 	case OPTIONS_PROMOTE:
 		allowed |= 1u << OPT_YES;
 		break;
+	case OPTIONS_KEYGEN:
+		allowed = 0;
+		break;
 	default:
 		break;
 	}
@@ -173,7 +184,10 @@ static int options_check(const struct options *options, const char *to, const ch
 	if (options->verb == OPTIONS_STANDBY && !listen)
 		return why_set(why, EINVAL,
 			       "--listen ADDR[:PORT] is missing: where to wait for the primary");
-	if (!options->vm && options->verb != OPTIONS_STATUS && options->verb != OPTIONS_PROMOTE)
+	if (options->key && options->insecure)
+		return why_set(why, EINVAL, "--key and --insecure contradict each other");
+	if (!options->vm && options->verb != OPTIONS_STATUS && options->verb != OPTIONS_PROMOTE &&
+	    options->verb != OPTIONS_KEYGEN)
 		return why_set(why, EINVAL, "--vm PID is missing: the process id of the QEMU");
 	return 0;
 }
@@ -216,6 +230,12 @@ int options_parse(struct options *options, int argc, char **argv, struct why *wh
 			break;
 		case OPT_LISTEN:
 			listen = optarg;
+			break;
+		case OPT_KEY:
+			options->key = optarg;
+			break;
+		case OPT_INSECURE:
+			options->insecure = true;
 			break;
 		case OPT_INTERVAL:
 			err = options_number("interval", optarg, 1, 60000, &v, why);
@@ -286,12 +306,16 @@ int options_parse(struct options *options, int argc, char **argv, struct why *wh
 			options->verb = OPTIONS_PROMOTE;
 		else if (!strcmp(verb, "release"))
 			options->verb = OPTIONS_RELEASE;
+		else if (!strcmp(verb, "keygen"))
+			options->verb = OPTIONS_KEYGEN;
 		else
 			return why_set(why, EINVAL, "what is '%s'? See vmrepl-agent --help", verb);
-		if (optind + 1 < argc)
-			return why_set(why, EINVAL, "what is '%s'? See vmrepl-agent --help",
-				       argv[optind + 1]);
+		optind++;
 	}
+	if (options->verb == OPTIONS_KEYGEN && optind < argc)
+		options->key = argv[optind++];
+	if (optind < argc)
+		return why_set(why, EINVAL, "what is '%s'? See vmrepl-agent --help", argv[optind]);
 	err = options_check(options, to, listen, seen, why);
 	if (err)
 		return err;

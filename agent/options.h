@@ -21,6 +21,7 @@ enum options_verb {
 	OPTIONS_STATUS,
 	OPTIONS_PROMOTE,
 	OPTIONS_RELEASE,
+	OPTIONS_KEYGEN,
 	OPTIONS_HELP,
 	OPTIONS_VERSION,
 };
@@ -36,7 +37,9 @@ enum options_break {
  * struct options - what the user asked for
  * @verb:          what to do
  * @vm:            pid of the VMM; 0 where not given (status and promote only)
- * @ops, @addr:    --to or --listen
+ * @ops, @addr:    --to or --listen; the key of @addr is not looked for here
+ * @key:           file of the key, or NULL: KEY_FILE_DEFAULT; for keygen, too
+ * @insecure:      without a key
  * @interval_ns:   from the start of one epoch to the start of the next, at least;
  *                 more after a pause longer than half of it
  * @timeout_ns:    silence that counts as a loss
@@ -57,6 +60,8 @@ struct options {
 	pid_t vm;
 	const struct link_ops *ops;
 	struct link_addr addr;
+	const char *key;
+	bool insecure;
 	uint64_t interval_ns;
 	uint64_t timeout_ns;
 	const char *fence_command;

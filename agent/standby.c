@@ -440,6 +440,7 @@ static struct json_object *standby_status(struct standby *s)
 	json_object_object_add(o, "vm", json_object_new_int(s->vmm.proc.pid));
 	json_object_object_add(o, "state", json_object_new_string(standby_states[s->state]));
 	json_object_object_add(o, "listen", json_object_new_string(s->options->addr.text));
+	json_object_object_add(o, "key", json_object_new_string(link_key(&s->options->addr)));
 	if (s->peer[0])
 		json_object_object_add(o, "peer", json_object_new_string(s->peer));
 	json_object_object_add(o, "connected", json_object_new_boolean(s->primary != NULL));

@@ -144,6 +144,16 @@ load_module() {
 	must on a insmod "$top/vmrepl.ko" ${VMREPL_MODULE_OPTIONS:-}
 }
 
+# give_key HOST [FILE [KEY]]: the cluster's key for its agents, or another one.
+give_key() {
+	local key=${3:-$work/key}
+
+	[[ -e $key ]] || must "$agent" keygen "$key"
+	# shellcheck disable=SC2016
+	must "$lab" run "$1" --timeout 30 --stdin -- sh -c \
+		'umask 077; mkdir -p "${0%/*}" && cat >"$0"' "${2:-/etc/vmrepl/key}" <"$key"
+}
+
 # Boots what is not there, a host again after its power was cut.
 host_up() {
 	if is_up "$1"; then
@@ -151,6 +161,7 @@ host_up() {
 	else
 		must "$lab" up "$1"
 	fi
+	give_key "$1"
 	[[ $1 != a ]] || load_module
 }
 
@@ -166,6 +177,8 @@ hosts_up() {
 		host_up b
 	else
 		must "$lab" pair
+		give_key a
+		give_key b
 		load_module
 	fi
 	"$lab" power ok

@@ -3,11 +3,10 @@
  * link_test: a connection over the loopback interface: frames in order, silence
  * noticed, nonsense refused, nothing freed too early.
  *
- *	link_test
+ *	link_test [--tls]
  *
- * Needs no privileges and no module.
+ * Needs no privileges and no module; --tls: a kernel with TLS.
  */
-#include <arpa/inet.h>
 #include <errno.h>
 #include <poll.h>
 #include <stdint.h>
@@ -15,114 +14,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "link.h"
-#include "tap.h"
+#include "ends.h"
 
 #define BEAT_NS		(20 * NSEC_PER_MSEC)
 #define SILENCE_NS	(200 * NSEC_PER_MSEC)
-#define PATIENCE_NS	(10 * NSEC_PER_SEC)
-#define BIG_FRAMES	64
-
-/* One end. */
-struct end {
-	struct link *link;
-	bool up;
-	bool down;
-	bool closed;
-	bool put_off;
-	unsigned int frames;
-	unsigned int shown_again;
-	uint64_t bytes;
-	uint64_t last_epoch;
-	enum frame_type last_type;
-	char why[WHY_LEN];
-};
-
-static struct loop *loop;
-static struct link_addr addr;
-static struct link_door *door;
-static struct end near_end, far_end;
-
-static void on_up(void *arg)
-{
-	((struct end *)arg)->up = true;
-}
-
-static bool on_frame(void *arg, const struct frame *frame)
-{
-	struct end *end = arg;
-
-	if (end->put_off) {
-		end->put_off = false;
-		end->shown_again = 1;
-		return false;
-	}
-	end->frames++;
-	end->bytes += frame->length;
-	end->last_type = frame->type;
-	end->last_epoch = frame->epoch;
-	return true;
-}
-
-static void on_down(void *arg, const char *why)
-{
-	struct end *end = arg;
-
-	end->down = true;
-	snprintf(end->why, sizeof(end->why), "%s", why);
-}
-
-static void on_closed(void *arg)
-{
-	struct end *end = arg;
-
-	end->closed = true;
-	end->link = NULL;
-}
-
-static const struct link_handlers handlers = {
-	.up	= on_up,
-	.frame	= on_frame,
-	.down	= on_down,
-	.closed	= on_closed,
-};
-
-static void on_accept(void *arg, struct link_wire *wire, const char *peer)
-{
-	struct end *end = arg;
-
-	end->link = link_adopt(loop, &link_tcp, wire, peer, &handlers, end);
-}
-
-/* Runs the loop until @cond or patience ends. Value: whether it came true. */
-#define UNTIL(cond) ({							\
-	uint64_t end_ns = loop_now() + PATIENCE_NS;			\
-									\
-	while (!(cond) && loop_now() < end_ns)				\
-		loop_turn(loop, 10 * NSEC_PER_MSEC);			\
-	(cond);								\
-})
-
-static void open_both(void)
-{
-	struct why why;
-
-	memset(&near_end, 0, sizeof(near_end));
-	memset(&far_end, 0, sizeof(far_end));
-	near_end.link = link_connect(loop, &link_tcp, &addr, &handlers, &near_end, &why);
-	if (!near_end.link || !UNTIL(near_end.up && far_end.link))
-		tap_die("cannot connect on the loopback interface");
-}
-
-static void close_both(void)
-{
-	if (near_end.link)
-		link_close(near_end.link);
-	if (far_end.link)
-		link_close(far_end.link);
-	if (!UNTIL(!near_end.link && !far_end.link))
-		tap_die("a link does not close");
-}
 
 /* A plain socket to the door: whoever is no agent. */
 static int stranger(void)
@@ -153,49 +48,6 @@ static size_t said(int fd, uint8_t *buf, size_t len)
 		have += (size_t)n;
 	}
 	return have;
-}
-
-struct big {
-	struct link_tx tx;
-	struct iovec iov[2 + FRAME_PAGES_MAX];
-	bool done;
-	bool sent;
-};
-
-static void big_done(struct link_tx *tx, bool sent)
-{
-	struct big *big = (struct big *)tx;
-
-	big->done = true;
-	big->sent = sent;
-}
-
-static struct {
-	struct frame_pages head;
-	struct frame_page pages[FRAME_PAGES_MAX];
-} desc;
-static uint8_t data[FRAME_PAGES_MAX * FRAME_PAGE_SIZE];
-static struct big bigs[BIG_FRAMES];
-
-/* The largest frame, its pages in pieces all over memory. */
-static void send_big(struct link *link, struct big *big)
-{
-	unsigned int i;
-
-	memset(big, 0, sizeof(*big));
-	desc.head.nr = FRAME_PAGES_MAX;
-	desc.head.nr_data = FRAME_PAGES_MAX;
-	big->tx.iov = big->iov;
-	big->tx.n = 2 + FRAME_PAGES_MAX;
-	big->tx.done = big_done;
-	big->iov[1].iov_base = &desc;
-	big->iov[1].iov_len = sizeof(desc);
-	for (i = 0; i < FRAME_PAGES_MAX; i++) {
-		desc.pages[i].page = i;
-		big->iov[2 + i].iov_base = data + (FRAME_PAGES_MAX - 1 - i) * FRAME_PAGE_SIZE;
-		big->iov[2 + i].iov_len = FRAME_PAGE_SIZE;
-	}
-	link_send(link, &big->tx, FRAME_PAGES, 1);
 }
 
 static void test_frames(void)
@@ -335,30 +187,21 @@ static void test_close_soon(void)
 	close_both();
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
-	struct sockaddr_in *in = (struct sockaddr_in *)&addr.sa;
-	struct why why;
-	int port;
+	static struct key key = { .bytes = "thirty-two bytes that are random", .id = "0123456789abcdef" };
+	bool tls = argc > 1 && !strcmp(argv[1], "--tls");
 
 	loop = loop_new();
 	if (!loop)
 		tap_die("no io_uring");
-	/* Whichever port is free. */
-	for (port = 20000; port < 20100 && !door; port++) {
-		char text[32];
-
-		snprintf(text, sizeof(text), "127.0.0.1:%d", port);
-		if (!link_tcp.resolve(text, &addr, &why) || in->sin_port != htons((uint16_t)port))
-			tap_die("addresses are not understood");
-		door = link_tcp.listen(loop, &addr, on_accept, &far_end, &why);
-	}
-	if (!door)
-		tap_die("%s", why.text);
+	open_door(tls ? &key : NULL);
 	test_frames();
 	test_lost();
 	test_nobody();
-	test_strangers();
+	/* With TLS these are tls_test's. */
+	if (!tls)
+		test_strangers();
 	test_close_soon();
 	link_tcp.unlisten(door);
 	loop_stop(loop);

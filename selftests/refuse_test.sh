@@ -123,6 +123,25 @@ check "an address that is none" refused "cannot resolve" a - --vm 1 --to 10.77.0
 
 note "processes"
 on a sh -c 'tail -f /dev/null >/dev/null 2>&1 & echo $! >/run/guestnone.pid'
+nobodys() { # PATTERN COMMANDS
+	on a sh -c "rm -f /run/bad.key; $2"
+	refused "$1" a - --vm 1 --to "$nobody" --key /run/bad.key
+}
+check "a key that is not there" nobodys "cannot read the key /run/bad.key" true
+check "a key that others can read" nobodys "others can read.*keygen" "cp /etc/vmrepl/key /run/bad.key; chmod 644 /run/bad.key"
+check "a key of somebody else's" nobodys "belongs to user 65534" "cp /etc/vmrepl/key /run/bad.key; chown 65534 /run/bad.key"
+check "a key that is none" nobodys "is no key" "umask 077; echo 12 >/run/bad.key"
+check "a key that is a directory" nobodys "is no file" "mkdir -m 700 /run/bad.key"
+check "a key, and none" refused "contradict each other" a - --vm 1 --to "$nobody" --insecure --key /run/bad.key
+on a mv /etc/vmrepl/key /run/good.key
+check "no key" refused "there is no key /etc/vmrepl/key: .*keygen" a - --vm 1 --to "$nobody"
+on a mv /run/good.key /etc/vmrepl/key
+kept() {
+	on a sh -c "cp -a /etc/vmrepl/key /run/kept; ! $agent keygen && cmp /etc/vmrepl/key /run/kept" &&
+		on a sh -c "! $agent keygen /proc/none/key 2>&1 | tee /dev/stderr | grep -v 'cannot make'"
+}
+check "keygen does not replace a key" kept
+
 check "a pid that is not there" refused "there is no process 999999" a - --vm 999999 --to "$nobody"
 check "a process without a VM" refused "no KVM virtual machine; give the pid of a QEMU" \
 	a - --vm "$(vm_pid a none)" --to "$nobody"
@@ -214,6 +233,35 @@ check "a tap with filters of its own" filtered
 must on a tc qdisc del dev guestm clsact
 
 note "the standby's port"
+from=$(lines "$standby_log")
+check "garbage comes" garbage
+check "it is closed and said" standby_sees "closed a connection from 10.77.0.1:.*does not speak TLS" $((from + 1))
+from=$(lines "$standby_log")
+must "$agent" keygen "$work/other.key"
+give_key a /run/other.key "$work/other.key"
+check "a primary with another key" refused "does not take our key.*copy one file" \
+	a m --vm "$m" --to "$standby_ip:$port" --key /run/other.key
+check "it is closed and said" standby_sees "closed a connection from 10.77.0.1:.*has another key" $((from + 1))
+from=$(lines "$standby_log")
+insecure() {
+	on a timeout 30 "$agent" --vm "$m" --to "$standby_ip:$port" --insecure >"$work/out" 2>"$work/err" && return 1
+	cat "$work/err"
+	grep "^vmrepl-agent: .*does it want a --key" "$work/err" && untouched a m
+}
+check "a primary without a key" insecure
+check "it is closed and said" standby_sees "closed a connection from 10.77.0.1:.*--insecure" $((from + 1))
+check "one that says nothing is closed" silent
+must agent_signal standby TERM
+must agent_ends standby 0 20
+
+note "the port of a standby that has no key"
+agent_start standby b --standby --listen "$standby_ip:$port" --vm "$(vm_pid b m)" --timeout 10000 --insecure
+must wait_line "$standby_log" 'listening on' 30
+check "it says what that means" grep 'insecure: .*can read the guest' "$standby_log"
+from=$(lines "$standby_log")
+check "a primary with a key" refused "it closed the connection: .*not --insecure" \
+	a m --vm "$m" --to "$standby_ip:$port"
+check "it is closed and said" standby_sees "closed a connection from .*no vmrepl frame" $((from + 1))
 from=$(lines "$standby_log")
 check "garbage comes" garbage
 check "it is closed and said" standby_sees "closed a connection from .*no vmrepl frame" $((from + 1))
