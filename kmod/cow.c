@@ -240,11 +240,12 @@ void vmrepl_cow_copy(struct vmrepl_session *s, struct vmrepl_region *r,
 	 * A hook may be late, and the plan another. So in here, and in this order:
 	 * while the page is pending in an armed plan that plan does not end, its
 	 * worker waits for us; where it is pending in the next one, that one is seen
-	 * not to be armed. Pairs with the barrier in vmrepl_cow_plan(), and with the
-	 * release in vmrepl_cow_arm().
+	 * not to be armed.
 	 */
 	if (test_bit(index, r->cow.pending)) {
+		/* Pairs with the barrier in vmrepl_cow_plan(). */
 		smp_rmb();
+		/* Pairs with the release in vmrepl_cow_arm(). */
 		if (who == VMREPL_COW_PAUSE || smp_load_acquire(&s->armed_cow))
 			copy_locked(s, r, index, who, true);
 	}
