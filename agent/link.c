@@ -50,6 +50,7 @@ struct link {
 	struct loop_timer flush;
 	bool connecting;	/* nothing is sent or received yet */
 	bool dialled;		/* we made the connection */
+	bool keyless;		/* and have no key */
 	bool flushing;
 	bool dead;		/* shut; waits for what is under way */
 	bool closed_called;
@@ -341,9 +342,9 @@ static void link_received(void *arg, int res)
 	if (res <= 0) {
 		char why[WHY_LEN];
 
-		if (res == 0)
+		if (res == 0 || (res == -ECONNRESET && !link->rx_seq))
 			snprintf(why, sizeof(why), "it closed the connection%s",
-				 link->dialled && !link->rx_seq ? ": does it want a --key?" : "");
+				 link->keyless && !link->rx_seq ? ": does it want a --key?" : "");
 		else if (res == -EBADMSG)
 			snprintf(why, sizeof(why), "what it sent was changed on the way");
 		else
@@ -457,6 +458,7 @@ struct link *link_connect(struct loop *loop, const struct link_ops *ops,
 	snprintf(link->peer, sizeof(link->peer), "%s", addr->text);
 	link->connecting = true;
 	link->dialled = true;
+	link->keyless = !addr->key;
 	link->wire = ops->connect(loop, addr, link_connected, link, why);
 	if (!link->wire) {
 		link_free(link);

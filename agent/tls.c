@@ -241,7 +241,8 @@ static void tls_failed(struct tls *tls, int err)
 	if (err == GNUTLS_E_FATAL_ALERT_RECEIVED)
 		snprintf(why, sizeof(why), "it does not take our key %s (%s): copy one file to both hosts",
 			 tls->key->id, gnutls_alert_get_name(gnutls_alert_get(tls->session)));
-	else if (err == GNUTLS_E_PREMATURE_TERMINATION)
+	else if (err == GNUTLS_E_PREMATURE_TERMINATION || err == GNUTLS_E_PULL_ERROR ||
+		 err == GNUTLS_E_PUSH_ERROR)
 		snprintf(why, sizeof(why), "it closed the connection%s",
 			 tls->dialled ? ": is it a vmrepl-agent, and not --insecure?" : "");
 	else
