@@ -181,6 +181,8 @@ static int main_serve(struct options *options)
 			    "the standby applies epochs before they are whole");
 	if (options->insecure)
 		report_warn("--insecure: who can reach the network between the hosts can read the guest's memory, and can pass for either of them");
+	else if (!options->addr.key)
+		report_phase("no key: what stays on this host is not encrypted, and any of its users can pass for the other side");
 	err = options->verb == OPTIONS_STANDBY ? standby_run(options) : primary_run(options);
 	report_close();
 	explicit_bzero(&key, sizeof(key));

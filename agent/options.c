@@ -10,6 +10,8 @@
 #include "options.h"
 #include "vmrepl.h"
 
+#define OPTIONS_MAX_STALL_NS	(10 * NSEC_PER_SEC)
+
 const char options_usage[] =
 "usage: vmrepl-agent --vm PID --to ADDR[:PORT] [options]           protect a running VM\n"
 "       vmrepl-agent --standby --listen ADDR[:PORT] --vm PID [options]  be its standby\n"
@@ -26,6 +28,8 @@ const char options_usage[] =
 "  --insecure           without a key: nothing is encrypted, and anybody can be the other side\n"
 "  --interval MS        a checkpoint at most this often (100)\n"
 "  --timeout MS         silence of the other side that counts as its loss (2000)\n"
+"  --max-stall MS       primary: give the standby up when output has been held for so\n"
+"                       long, and sync it again (10000, or four intervals)\n"
 "  --fence-command CMD  switches the other host off; exit 0 means that it is off.\n"
 "                       On both sides or on neither. Without it the standby never\n"
 "                       takes over by itself\n"
@@ -54,6 +58,7 @@ enum {
 	OPT_INSECURE,
 	OPT_INTERVAL,
 	OPT_TIMEOUT,
+	OPT_MAX_STALL,
 	OPT_FENCE_COMMAND,
 	OPT_FENCE_DELAY,
 	OPT_QMP,
@@ -77,6 +82,7 @@ static const struct option long_options[] = {
 	{ "insecure",		no_argument,		NULL, OPT_INSECURE },
 	{ "interval",		required_argument,	NULL, OPT_INTERVAL },
 	{ "timeout",		required_argument,	NULL, OPT_TIMEOUT },
+	{ "max-stall",		required_argument,	NULL, OPT_MAX_STALL },
 	{ "fence-command",	required_argument,	NULL, OPT_FENCE_COMMAND },
 	{ "fence-delay",	required_argument,	NULL, OPT_FENCE_DELAY },
 	{ "qmp",		required_argument,	NULL, OPT_QMP },
@@ -158,7 +164,7 @@ static int options_check(const struct options *options, const char *to, const ch
 
 	switch (options->verb) {
 	case OPTIONS_PRIMARY:
-		allowed |= serving | 1u << OPT_TO | 1u << OPT_INTERVAL | 1u << OPT_RING_SLOTS |
+		allowed |= serving | 1u << OPT_TO | 1u << OPT_INTERVAL | 1u << OPT_MAX_STALL | 1u << OPT_RING_SLOTS |
 			   1u << OPT_WORKER_CPUS | 1u << OPT_COPY | 1u << OPT_SAME_PAGES;
 		break;
 	case OPTIONS_STANDBY:
@@ -245,6 +251,10 @@ int options_parse(struct options *options, int argc, char **argv, struct why *wh
 			err = options_number("timeout", optarg, 100, 600000, &v, why);
 			options->timeout_ns = v * NSEC_PER_MSEC;
 			break;
+		case OPT_MAX_STALL:
+			err = options_number("max-stall", optarg, 100, 3600000, &v, why);
+			options->max_stall_ns = v * NSEC_PER_MSEC;
+			break;
 		case OPT_FENCE_COMMAND:
 			if (!*optarg)
 				err = why_set(why, EINVAL, "--fence-command is empty");
@@ -319,6 +329,11 @@ int options_parse(struct options *options, int argc, char **argv, struct why *wh
 	err = options_check(options, to, listen, seen, why);
 	if (err)
 		return err;
+	if (!options->max_stall_ns)
+		options->max_stall_ns = options->interval_ns > OPTIONS_MAX_STALL_NS / 4 ?
+					options->interval_ns * 4 : OPTIONS_MAX_STALL_NS;
+	if (options->max_stall_ns <= options->interval_ns)
+		return why_set(why, EINVAL, "--max-stall must be longer than --interval: output waits that long anyway");
 	if ((to || listen) && !options->ops->resolve(to ? to : listen, &options->addr, why))
 		return -EINVAL;
 	return options_break(options, why);

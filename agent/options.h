@@ -43,6 +43,8 @@ enum options_break {
  * @interval_ns:   from the start of one epoch to the start of the next, at least;
  *                 more after a pause longer than half of it
  * @timeout_ns:    silence that counts as a loss
+ * @max_stall_ns:  output that is held for longer: the standby is given up; more than
+ *                 @interval_ns
  * @fence_command: run by /bin/sh, or NULL
  * @fence_delay_ns: standby: from the loss to the fence command
  * @qmp:           path of the QMP socket, or NULL: found by pid
@@ -64,6 +66,7 @@ struct options {
 	bool insecure;
 	uint64_t interval_ns;
 	uint64_t timeout_ns;
+	uint64_t max_stall_ns;
 	const char *fence_command;
 	uint64_t fence_delay_ns;
 	const char *qmp;

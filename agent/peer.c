@@ -15,6 +15,7 @@
 
 static void peer_end(struct peer *peer, const char *why)
 {
+	loop_timer_cancel(peer->loop, &peer->answer);
 	link_close(peer->link);
 	peer->lost(peer->arg, why);
 }
@@ -66,6 +67,7 @@ static void peer_left(struct peer *peer, const struct frame *frame)
 {
 	char text[FRAME_TEXT_MAX + 1];
 
+	loop_timer_cancel(peer->loop, &peer->answer);
 	frame_get_text(frame, text, sizeof(text));
 	peer->left(peer->arg, frame_get_bye(frame).reason);
 	link_send_copy(peer->link, FRAME_BYE_ACK, 0, NULL, 0);
@@ -98,6 +100,7 @@ static bool peer_frame(void *arg, const struct frame *frame)
 	case FRAME_BYE_ACK:
 		if (!peer->leaving)
 			break;
+		loop_timer_cancel(peer->loop, &peer->answer);
 		peer->freed(peer->arg);
 		link_close(peer->link);
 		return true;
@@ -113,6 +116,7 @@ static void peer_down(void *arg, const char *why)
 {
 	struct peer *peer = arg;
 
+	loop_timer_cancel(peer->loop, &peer->answer);
 	peer->lost(peer->arg, why);
 }
 
@@ -120,6 +124,7 @@ static void peer_closed(void *arg)
 {
 	struct peer *peer = arg;
 
+	loop_timer_cancel(peer->loop, &peer->answer);
 	peer->link = NULL;
 	peer->agreed = false;
 	peer->leaving = false;
@@ -133,10 +138,19 @@ static const struct link_handlers peer_handlers = {
 	.closed	= peer_closed,
 };
 
+/* Heartbeats may come on time while what we send crawls. */
+static void peer_no_answer(void *arg)
+{
+	peer_end(arg, "it does not answer our goodbye");
+}
+
 void peer_connect(struct peer *peer, struct loop *loop)
 {
 	struct why why;
 
+	peer->loop = loop;
+	peer->answer.fn = peer_no_answer;
+	peer->answer.arg = peer;
 	peer->link = link_connect(loop, peer->options->ops, &peer->options->addr,
 				  &peer_handlers, peer, &why);
 	if (!peer->link)
@@ -152,6 +166,7 @@ bool peer_leave(struct peer *peer, enum frame_bye_reason reason, const char *tex
 	peer->leaving = true;
 	link_watch(peer->link, peer->options->timeout_ns / 8, peer->options->timeout_ns);
 	link_send_bye(peer->link, reason, text);
+	loop_timer_set(peer->loop, &peer->answer, peer->options->max_stall_ns);
 	return true;
 }
 

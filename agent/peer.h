@@ -52,14 +52,17 @@ struct peer {
 	struct link *link;
 	bool agreed;
 
+	struct loop *loop;
 	bool leaving;		/* BYE is said */
+	struct loop_timer answer;	/* to it */
 };
 
 /* Begins a connection; there is none. @lost may be called from within. */
 void peer_connect(struct peer *peer, struct loop *loop);
 
 /*
- * Says goodbye. What comes next is its answer, or its loss. False: nobody has to
+ * Says goodbye. What comes next is its answer, or its loss, if only because no answer
+ * comes within --max-stall. False: nobody has to
  * be told, the connection, if there is one, ends at once.
  */
 bool peer_leave(struct peer *peer, enum frame_bye_reason reason, const char *text);

@@ -112,6 +112,32 @@ static void primary_again(void *arg, const char *text)
 	primary_leave(p, FRAME_BYE_RESYNC, text, false, 0);
 }
 
+/* What failed on this connection would fail at once on the next, too. */
+static void primary_back_off(struct primary *p)
+{
+	p->again_ns *= 2;
+	if (p->again_ns > PRIMARY_RECONNECT_MAX_NS)
+		p->again_ns = PRIMARY_RECONNECT_MAX_NS;
+}
+
+/*
+ * It may be that the standby has all that it needs and only its answers are late. So
+ * it is asked to give up its right, and what cannot be asked is fenced.
+ */
+static void primary_stalled(void *arg, const char *text)
+{
+	struct primary *p = arg;
+
+	report_warn("%s: giving the standby up; the guest is NOT PROTECTED until it is synced again",
+		    text);
+	report_event("stalled", "why:s", text);
+	primary_back_off(p);
+	protect_halt(&p->protect);
+	if (!p->protect.can_promote)
+		primary_let_go(p);
+	primary_leave(p, FRAME_BYE_RESYNC, text, false, 0);
+}
+
 static void primary_failed(void *arg, const char *text)
 {
 	report_error("%s", text);
@@ -154,14 +180,6 @@ static void primary_gone(void *arg, const char *why)
 }
 
 /* ---- connection ---- */
-
-/* What failed on this connection would fail at once on the next, too. */
-static void primary_back_off(struct primary *p)
-{
-	p->again_ns *= 2;
-	if (p->again_ns > PRIMARY_RECONNECT_MAX_NS)
-		p->again_ns = PRIMARY_RECONNECT_MAX_NS;
-}
 
 /*
  * Before a new connection touches the VM: what has changed in it since the last
@@ -490,6 +508,7 @@ static int primary_open(struct primary *p, struct why *why)
 	session_init(&p->guard.session);
 	p->protect.phased = primary_phased;
 	p->protect.again = primary_again;
+	p->protect.stalled = primary_stalled;
 	p->protect.failed = primary_failed;
 	p->protect.gone = primary_gone;
 	p->protect.idle = primary_idle;

@@ -16,6 +16,7 @@
 /* A dirty set this small goes into the first checkpoint. */
 #define PROTECT_SYNCED_PAGES	2048u
 #define PROTECT_ROUNDS		10u
+#define PROTECT_LATE_NS		NSEC_PER_SEC
 
 static void protect_checkpoint(struct protect *p);
 static void protect_send_end(struct protect *p);
@@ -171,6 +172,38 @@ static void protect_collected(void *arg, int err)
 	}
 }
 
+static void protect_stalled(void *arg)
+{
+	struct protect *p = arg;
+	uint64_t now = loop_now();
+	struct why why;
+
+	/*
+	 * That late this process stood still itself, and what came meanwhile has not
+	 * been read: judge once more.
+	 */
+	if (now - p->stall_due > PROTECT_LATE_NS) {
+		p->stall_due = now;
+		loop_timer_set(p->loop, &p->stall, PROTECT_LATE_NS / 2);
+		return;
+	}
+	why_set(&why, ETIMEDOUT, "output of the guest was held for %" PRIu64 " ms (--max-stall): checkpoint %" PRIu64 " %s",
+		p->options->max_stall_ns / NSEC_PER_MSEC, p->epoch.number,
+		p->epoch.waiting ? "is not acknowledged" : "takes too long");
+	p->stalled(p->arg, why.text);
+}
+
+/* Output since then, and what came later, is held. */
+static void protect_watch_stall(struct protect *p, uint64_t since)
+{
+	uint64_t now = loop_now();
+
+	if (!p->guard->nr_plugs)
+		return;
+	p->stall_due = since + p->options->max_stall_ns;
+	loop_timer_set(p->loop, &p->stall, p->stall_due > now ? p->stall_due - now : 0);
+}
+
 /*
  * An epoch that was torn has closed a segment already, and the plug knows only one
  * that is closed: it goes with this one, and what came since with the next.
@@ -186,6 +219,8 @@ static int protect_hold(struct protect *p, struct why *why)
 	p->last_hold = loop_now();
 	err = guard_hold(p->guard, why);
 	p->held = !err;
+	if (p->held && !p->stall.armed)
+		protect_watch_stall(p, p->epoch.held_since);
 	return err;
 }
 
@@ -406,6 +441,7 @@ bool protect_acked(struct protect *p, uint64_t epoch)
 		return true;
 	}
 	p->held = false;
+	protect_watch_stall(p, p->last_hold);
 	protect_show(p);
 	if (p->phase == PROTECT_SECURING) {
 		protect_set_phase(p, PROTECT_ON);
@@ -474,6 +510,7 @@ void protect_halt(struct protect *p)
 		return;
 	p->phase = PROTECT_OFF;
 	p->epoch.waiting = false;
+	loop_timer_cancel(p->loop, &p->stall);
 	loop_timer_cancel(p->loop, &p->next);
 	loop_timer_cancel(p->loop, &p->line);
 	stream_abandon(p->stream);
@@ -506,6 +543,8 @@ int protect_open(struct protect *p, const struct options *options, struct loop *
 	p->options = options;
 	p->loop = loop;
 	p->guard = guard;
+	p->stall.fn = protect_stalled;
+	p->stall.arg = p;
 	p->next.fn = protect_next;
 	p->next.arg = p;
 	p->line.fn = protect_line;

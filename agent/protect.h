@@ -29,6 +29,7 @@ enum protect_phase {
  * struct protect - of one VM
  * @phased:  @phase has changed
  * @again:   this connection's epochs cannot go on, a new sync can: a sentence
+ * @stalled: output has been held for as long as it may: a sentence
  * @failed:  protection cannot go on at all: a sentence
  * @gone:    the VM seems to have ended
  * @idle:    after protect_halt(): the guest runs, nothing is under way
@@ -41,6 +42,7 @@ enum protect_phase {
 struct protect {
 	void (*phased)(void *arg);
 	void (*again)(void *arg, const char *why);
+	void (*stalled)(void *arg, const char *why);
 	void (*failed)(void *arg, const char *why);
 	void (*gone)(void *arg, const char *why);
 	void (*idle)(void *arg);
@@ -90,6 +92,8 @@ struct protect {
 	bool retake;			/* the epoch before was torn */
 	bool stands;			/* somebody else stopped the guest */
 	uint64_t sections;		/* devstate_sections() of devices that are known */
+	struct loop_timer stall;	/* the oldest output that is held may be no older */
+	uint64_t stall_due;
 	struct loop_timer next;
 	struct loop_timer line;
 };

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # fuzz_parsers [EXECUTIONS]: libFuzzer, with sanitizers, on each parser of bytes from
-# elsewhere (fuzz/): six seconds for each, or so many executions in all. What is found is
+# elsewhere (fuzz/): three seconds for each, or so many executions in all. What is found is
 # in build/fuzz/found. TAP.
 set -uo pipefail
 
@@ -28,7 +28,7 @@ build() {
 total=0
 # fuzz NAME: its corpus and what is found anew are in a directory that goes.
 fuzz() {
-	local bound=(-max_total_time=6)
+	local bound=(-max_total_time=3)
 
 	[[ ! $executions ]] || bound=(-runs=$((executions / ${#targets[@]})))
 	mkdir -p "$corpus/$1" build/fuzz/found

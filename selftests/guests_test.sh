@@ -122,7 +122,7 @@ must wait_line "$work/standby2.log" 'listening on' 30
 agent_env=()
 must primary_start --timeout 20000 "${fence[@]} b"
 agent_env=(VMREPL_DEBUG_HASH=1)
-agent_start primary2 a --vm "$(two_pid a)" --to "$standby_ip:$two_port" --timeout 20000 \
+agent_start primary2 a --vm "$(two_pid a)" --to "$standby_ip:$two_port" --timeout 20000 --max-stall 120000 \
 	"${fence[@]} b"
 check "the first guest is protected" wait_line "$work/primary.log" "$(event protected)" 240 ||
 	die "not protected"

@@ -330,8 +330,8 @@ agent_ends() {
 	[[ $code == "$2" ]] || { echo "agent $1 ended with $code, not $2"; return 1; }
 }
 
-# Silence is a loss only after 10 s, unless the test says otherwise: a busy machine must
-# not look like a dead one.
+# Silence is a loss only after 10 s, and output may be held for two minutes, unless the
+# test says otherwise: a busy machine must not look like a dead one, or a stalled link.
 standby_start() { # OPTIONS...
 	agent_start standby b --standby --listen "$standby_ip:$port" --vm "$(guest_pid b)" \
 		--timeout 10000 "$@"
@@ -340,7 +340,7 @@ standby_start() { # OPTIONS...
 
 primary_start() { # OPTIONS...
 	agent_start primary a --vm "$(guest_pid a)" --to "$standby_ip:$port" \
-		--timeout 10000 "$@"
+		--timeout 10000 --max-stall 120000 "$@"
 }
 
 protected() { # [FROM]

@@ -116,6 +116,8 @@ check "no --to" refused "--to ADDR.* is missing" a - --vm 1
 check "no --listen" refused "--listen ADDR.* is missing" b - --standby --vm 1
 check "an unknown option" refused "no option '--wm'" a - --wm 1
 check "a number out of range" refused "--timeout wants a number" a - --vm 1 --to "$nobody" --timeout 1
+check "a stall shorter than the interval" refused "--max-stall must be longer" a - --vm 1 --to "$nobody" \
+	--interval 500 --max-stall 400
 check "CPUs that are no list" refused "--worker-cpus wants CPUs and ranges" a - --vm 1 --to "$nobody" \
 	--worker-cpus 3-2
 check "a port that is none" refused "is no port" a - --vm 1 --to "$standby_ip:notaport"
