@@ -67,6 +67,7 @@ build_init() {
 	mkdir -p "$tmp"/root/{bin,proc,sys,dev,lower,memory,root}
 	gcc "${CFLAGS[@]}" -o "$tmp/courier" "$LAB_DIR"/courier.c "$LAB_DIR"/courier_host.c
 	gcc "${CFLAGS[@]}" -o "$tmp/powercut" "$LAB_DIR"/powercut.c
+	gcc "${CFLAGS[@]}" -o "$tmp/tsckhz" "$LAB_DIR"/tsckhz.c
 	put_modules "$KERNEL" "$tmp/root" virtio_pci 9p 9pnet_virtio overlay
 	cp "$(command -v busybox)" "$tmp/root/bin/busybox"
 	cp "$tmp/courier" "$LAB_DIR/host-init" "$LAB_DIR/lab-power" "$tmp/root/"
