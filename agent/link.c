@@ -211,12 +211,32 @@ void link_send_copy(struct link *link, enum frame_type type, uint64_t epoch,
 	link_send(link, &copy->tx, type, epoch);
 }
 
+/* Takes back all but the frame that is being sent: their numbers are free again. */
+static void link_unqueue(struct link *link)
+{
+	struct link_tx **from = link->tx_busy ? &link->tx_first->next : &link->tx_first;
+	struct link_tx *tx, *queued = *from;
+
+	*from = NULL;
+	link->tx_last = from;
+	for (tx = queued; tx; tx = tx->next)
+		link->tx_seq--;
+	while (queued) {
+		tx = queued;
+		queued = tx->next;
+		tx->done(tx, false);
+	}
+}
+
 void link_send_bye(struct link *link, enum frame_bye_reason reason, const char *text)
 {
 	struct frame_bye bye = { .reason = reason };
 	uint8_t payload[sizeof(bye) + FRAME_TEXT_MAX];
 	size_t len = strnlen(text, FRAME_TEXT_MAX);
 
+	if (link->dead)
+		return;
+	link_unqueue(link);
 	memcpy(payload, &bye, sizeof(bye));
 	memcpy(payload + sizeof(bye), text, len);
 	link_send_copy(link, FRAME_BYE, 0, payload, sizeof(bye) + len);

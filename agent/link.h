@@ -150,7 +150,10 @@ uint64_t link_send(struct link *link, struct link_tx *tx,
  */
 void link_send_copy(struct link *link, enum frame_type type, uint64_t epoch,
 		    const void *payload, size_t len);
-/* Queues BYE with @text, which is cut where it is longer than FRAME_TEXT_MAX. */
+/*
+ * Queues BYE with @text, which is cut where it is longer than FRAME_TEXT_MAX. Who leaves
+ * does not wait for what was queued before: that comes back, not sent.
+ */
 void link_send_bye(struct link *link, enum frame_bye_reason reason, const char *text);
 
 /* Shows the frame again that @frame had put off. */

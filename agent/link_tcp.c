@@ -109,8 +109,14 @@ static void tcp_tune(int fd)
 	 */
 	int one = 1, idle = 10, between = 5, count = 3;
 	unsigned int user_timeout = 30000;
+	/*
+	 * What the kernel has taken cannot be taken back: on a slow link a goodbye would
+	 * wait for megabytes.
+	 */
+	int unsent = 256 << 10;
 
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof(unsent));
 	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));
 	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
 	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &between, sizeof(between));

@@ -23,13 +23,18 @@
 #include "primary.h"
 #include "protect.h"
 #include "report.h"
+#include "retry.h"
 #include "stop.h"
 #include "vmm.h"
 #include "watch.h"
 
-#define PRIMARY_RECONNECT_NS	NSEC_PER_SEC
-/* Doubled after each connection that came to nothing, up to this. */
-#define PRIMARY_RECONNECT_MAX_NS (10 * NSEC_PER_SEC)
+/* Twice as long after each connection that came to nothing, up to this. */
+#define PRIMARY_RETRY_MAX_NS	(10 * NSEC_PER_SEC)
+/*
+ * And where it came to a stall, up to so many times what the guest's output was held
+ * for: a link that never carries a checkpoint must not hold the guest up all the time.
+ */
+#define PRIMARY_RETRY_STALLS	30u
 
 enum primary_state {
 	PRIMARY_CONNECTING,
@@ -64,8 +69,7 @@ struct primary {
 	enum primary_state state;
 	bool was_attached;	/* the first connection did its part */
 
-	struct loop_timer again;	/* connection */
-	uint64_t again_ns;		/* from the end of one to the next */
+	struct retry retry;
 	char last_why[WHY_LEN];
 
 	bool ending;		/* the program ends after LEAVING */
@@ -112,14 +116,6 @@ static void primary_again(void *arg, const char *text)
 	primary_leave(p, FRAME_BYE_RESYNC, text, false, 0);
 }
 
-/* What failed on this connection would fail at once on the next, too. */
-static void primary_back_off(struct primary *p)
-{
-	p->again_ns *= 2;
-	if (p->again_ns > PRIMARY_RECONNECT_MAX_NS)
-		p->again_ns = PRIMARY_RECONNECT_MAX_NS;
-}
-
 /*
  * It may be that the standby has all that it needs and only its answers are late. So
  * it is asked to give up its right, and what cannot be asked is fenced.
@@ -131,7 +127,7 @@ static void primary_stalled(void *arg, const char *text)
 	report_warn("%s: giving the standby up; the guest is NOT PROTECTED until it is synced again",
 		    text);
 	report_event("stalled", "why:s", text);
-	primary_back_off(p);
+	retry_slower(&p->retry, PRIMARY_RETRY_STALLS * p->options->max_stall_ns);
 	protect_halt(&p->protect);
 	if (!p->protect.can_promote)
 		primary_let_go(p);
@@ -164,7 +160,7 @@ static void primary_phased(void *arg)
 		break;
 	case PROTECT_ON:
 		primary_set_state(p, PRIMARY_PROTECTED);
-		p->again_ns = PRIMARY_RECONNECT_NS;
+		retry_soon(&p->retry);
 		report_phase("protected: checkpoint %" PRIu64 " is complete on %s",
 			     p->protect.shown.number, peer_name(&p->peer));
 		report_event("protected", "epoch:u", p->protect.shown.number);
@@ -197,7 +193,7 @@ static bool primary_look_again(struct primary *p)
 	if (!err)
 		return true;
 	if (err == -EOPNOTSUPP) {
-		primary_back_off(p);
+		retry_slower(&p->retry, PRIMARY_RETRY_MAX_NS);
 		peer_close(&p->peer);
 		primary_still_unprotected(p, why.text);
 	} else {
@@ -226,7 +222,7 @@ static bool primary_accepted(void *arg, uint64_t beat_ns)
 			report_warn("%s; trying again", why.text);
 		else
 			report_error("%s", why.text);
-		primary_back_off(p);
+		retry_slower(&p->retry, PRIMARY_RETRY_MAX_NS);
 		primary_leave(p, FRAME_BYE_ERROR, why.text, !p->was_attached, 1);
 		return false;
 	}
@@ -256,7 +252,7 @@ static void primary_left(void *arg, enum frame_bye_reason reason)
 	/* It will not take over: no fence, whatever comes. */
 	p->protect.can_promote = false;
 	if (reason == FRAME_BYE_ERROR)
-		primary_back_off(p);
+		retry_slower(&p->retry, PRIMARY_RETRY_MAX_NS);
 }
 
 static void primary_freed(void *arg)
@@ -328,7 +324,7 @@ static void primary_lost(void *arg, const char *why)
 
 		/* It may come up at any moment. */
 		if (!p->peer.agreed)
-			p->again_ns = PRIMARY_RECONNECT_NS;
+			retry_soon(&p->retry);
 		why_set(&text, 0, "standby %s: %s", p->options->addr.text, why);
 		primary_still_unprotected(p, text.text);
 		return;
@@ -394,8 +390,8 @@ static void primary_settle(struct primary *p)
 	}
 	if (p->state == PRIMARY_LEAVING || p->state == PRIMARY_FENCING)
 		primary_set_state(p, PRIMARY_UNPROTECTED);
-	if (p->state == PRIMARY_UNPROTECTED && !p->again.armed)
-		loop_timer_set(p->loop, &p->again, p->again_ns);
+	if (p->state == PRIMARY_UNPROTECTED)
+		retry_later(&p->retry);
 }
 
 /* ---- what else happens ---- */
@@ -409,7 +405,7 @@ static void primary_vm_ended(void *arg)
 	report_event("vm-ended", "");
 	/* A standby that we cannot reach may take over: the guest is gone here. */
 	fence_stop(&p->fence);
-	loop_timer_cancel(p->loop, &p->again);
+	retry_cancel(&p->retry);
 	protect_halt(&p->protect);
 	protect_forget(&p->protect);
 	primary_leave(p, FRAME_BYE_VM_ENDED, "the VM ended by itself", true, 0);
@@ -451,7 +447,7 @@ static void primary_asked_to_stop(void *arg, unsigned int count)
 	if (p->state == PRIMARY_FENCING)
 		report_warn("output stays held until the standby is fenced; signal again to leave it so (vmrepl-agent release --vm %d drops it)",
 			    p->vmm.proc.pid);
-	loop_timer_cancel(p->loop, &p->again);
+	retry_cancel(&p->retry);
 	primary_leave(p, FRAME_BYE_STOP, "the primary's agent was stopped", true, 0);
 }
 
@@ -532,9 +528,9 @@ static int primary_open(struct primary *p, struct why *why)
 	p->fence.vm = p->vmm.proc.pid;
 	p->fence.success = primary_fenced;
 	p->fence.arg = p;
-	p->again_ns = PRIMARY_RECONNECT_NS;
-	p->again.fn = primary_connect;
-	p->again.arg = p;
+	p->retry.timer.fn = primary_connect;
+	p->retry.timer.arg = p;
+	retry_open(&p->retry, p->loop);
 	p->watch.said = primary_said;
 	p->watch.silent = primary_silent;
 	p->watch.ended = primary_vm_ended;

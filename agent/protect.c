@@ -16,6 +16,7 @@
 /* A dirty set this small goes into the first checkpoint. */
 #define PROTECT_SYNCED_PAGES	2048u
 #define PROTECT_ROUNDS		10u
+/* A timer that fires so late says that this process did not run meanwhile. */
 #define PROTECT_LATE_NS		NSEC_PER_SEC
 
 static void protect_checkpoint(struct protect *p);

@@ -22,13 +22,7 @@ primary_again() {
 	primary_start "$@" && protected
 }
 
-standby_is() { # STATE
-	local state
-
-	state=$(agent_status b state)
-	[[ $state == "$1" ]] || { echo "it is '$state'"; return 1; }
-}
-
+agent_options=(--insecure)
 hosts_up
 rm -f "$power_log"
 must guest_start a
@@ -49,7 +43,7 @@ check "the guest runs" guest_runs a
 check "it serves, on the same connection" served 20
 check "the standby's agent says that it waits" \
 	wait_line "$standby_log" 'ended protection.*not taking over, waiting' 10
-check "its status too" standby_is waiting
+check "its status too" state_is b waiting
 check "it cannot be promoted by hand now" says_no on b "$agent" promote --yes
 check "it protects again" primary_again --fence-command "lab-power off b"
 
@@ -91,7 +85,7 @@ must on a sh -c 'kill -KILL "$(cat /run/guest.pid)"'
 check "the agent ends" agent_ends primary 0 30
 check "and says why" grep 'the VM has ended' "$primary_log"
 check "the standby's agent knows" wait_line "$standby_log" 'the VM ended by itself' 10
-check "it waits" standby_is waiting
+check "it waits" state_is b waiting
 check "it did not take over" not_promoted
 check "nothing is left on the tap" tap_clean a
 

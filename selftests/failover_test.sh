@@ -3,7 +3,7 @@
 # failover_test: a host loses its power under load; the guest goes on from the other
 # host with nothing lost, its memory is the primary's at the last checkpoint to the
 # byte, and it can be rebooted there. With VMREPL_MODULE_OPTIONS=debug_break=1024 every
-# fourth checkpoint is torn on the way. TAP.
+# fourth checkpoint is torn on the way. What it is called with all agents get. TAP.
 set -uo pipefail
 # shellcheck source-path=SCRIPTDIR source=hosts.sh
 . "$(dirname "${BASH_SOURCE[0]}")/hosts.sh"
@@ -22,11 +22,6 @@ promoted_is_compared() {
 
 	epoch=$(promoted_epoch)
 	[[ $epoch ]] && join <(hashes primary) <(hashes standby) | grep -q "^$epoch "
-}
-
-nothing_lost() {
-	grep '^result .* lost=0 connection=kept ' "$work/client.log" ||
-		{ tail -n 3 "$work/client.log"; return 1; }
 }
 
 # Acknowledged is only what was taken again.
@@ -48,6 +43,7 @@ reboots() {
 		wait_line "$work/b.guest" '^guest: serves' 60 $((from + 1))
 }
 
+agent_options=("$@")
 hosts_up
 must guest_start a
 must guest_start b -incoming defer

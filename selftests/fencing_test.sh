@@ -22,13 +22,6 @@ output_held() {
 	[[ $(agent_status a output) == held ]] || { echo "status does not say held"; return 1; }
 }
 
-state_is() { # HOST STATE
-	local state
-
-	state=$(agent_status "$1" state)
-	[[ $state == "$2" ]] || { echo "it is '$state'"; return 1; }
-}
-
 # refuses_unasked: no confirmation, no terminal: a sentence, and no promotion.
 refuses_unasked() {
 	local said
@@ -44,11 +37,6 @@ one_is_up() {
 	is_up a && up+=(a)
 	is_up b && up+=(b)
 	[[ ${#up[@]} == 1 ]] || { echo "up: ${up[*]}"; return 1; }
-}
-
-nothing_lost() {
-	grep '^result .* lost=0 connection=kept ' "$work/client.log" ||
-		{ tail -n 3 "$work/client.log"; return 1; }
 }
 
 hosts_up
@@ -67,7 +55,7 @@ check "it serves" served 10
 "$lab" kill b
 check "the primary's agent sees it" wait_line "$primary_log" "$(event lost)" 30
 check "it tries to fence, again and again" wait_count "$primary_log" "$(event fence-failed)" 2 1
-check "and says so" grep 'fence command failed with exit code .*trying again' "$primary_log"
+check "and says so" wait_line "$primary_log" 'fence command failed with exit code .*trying again' 10
 check "output stays held, the guest runs" output_held
 check "its status says what it does" state_is a fencing
 "$lab" power ok
@@ -99,7 +87,7 @@ check "with the agent back it is protected by itself" protected $((from + 1))
 check "it serves" served 10
 "$lab" kill a
 check "the standby's agent sees that a is dead" wait_line "$standby_log" "$(event lost)" 30
-check "it says what it waits for" grep 'without --fence-command nobody knows' "$standby_log"
+check "it says what it waits for" wait_line "$standby_log" 'without --fence-command nobody knows' 10
 check "its status says so" state_is b primary-lost
 check "promote without a confirmation is refused" refuses_unasked
 check "the guest does not run on b" guest_status b inmigrate

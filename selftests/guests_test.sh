@@ -103,6 +103,7 @@ two_equal() {
 	(($(wc -l <<<"$both") >= 5)) && ! awk '$2 != $3' <<<"$both" | grep .
 }
 
+agent_options=(--insecure)
 hosts_up
 # One after the other: that many vCPUs want all of an emulated host to boot.
 must one a
@@ -117,13 +118,13 @@ fence=(--fence-command "lab-power off")
 must standby_start --timeout 20000 "${fence[@]} a"
 agent_env=(VMREPL_DEBUG_HASH=1)
 agent_start standby2 b --standby --listen "$standby_ip:$two_port" --vm "$(two_pid b)" \
-	--timeout 20000 "${fence[@]} a"
+	--timeout 20000 "${agent_options[@]}" "${fence[@]} a"
 must wait_line "$work/standby2.log" 'listening on' 30
 agent_env=()
 must primary_start --timeout 20000 "${fence[@]} b"
 agent_env=(VMREPL_DEBUG_HASH=1)
 agent_start primary2 a --vm "$(two_pid a)" --to "$standby_ip:$two_port" --timeout 20000 --max-stall 120000 \
-	"${fence[@]} b"
+	"${agent_options[@]}" "${fence[@]} b"
 check "the first guest is protected" wait_line "$work/primary.log" "$(event protected)" 240 ||
 	die "not protected"
 check "the second is, at the same time" wait_line "$work/primary2.log" "$(event protected)" 240 ||
@@ -157,6 +158,5 @@ check "the second runs" two_runs b
 check "the second's memory was the primary's at every checkpoint" two_equal
 check "the first serves its client" served 20
 check "the client ends" client_stop
-check "nothing acknowledged is lost, the connection is kept" \
-	grep '^result .* lost=0 connection=kept ' "$work/client.log"
+check "nothing acknowledged is lost, the connection is kept" nothing_lost
 done_testing

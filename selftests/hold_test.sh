@@ -74,6 +74,7 @@ thaw() {
 	agent_signal standby CONT && wait_count "$work/frames.log" 'ICMP echo reply' 20 $((from + 1))
 }
 
+agent_options=(--insecure)
 hosts_up
 must guest_start a
 must guest_start b -incoming defer

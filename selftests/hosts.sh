@@ -5,8 +5,9 @@
 # In $work:	a.guest, b.guest	the guests' consoles
 #		NAME.log		what an agent said, its events among it
 #		client.log, frames.log	the redis client; frames the client got
-# VMREPL_KEEP=1 leaves that directory. Nothing here waits without a limit, and nothing
-# waits for time to pass.
+# VMREPL_KEEP=1 leaves that directory, VMREPL_KEEP_HOSTS=1 the hosts that still run, for
+# the next test; it leaves them, too. Nothing here waits without a limit, and nothing waits
+# for time to pass.
 # shellcheck shell=bash
 
 # shellcheck source-path=SCRIPTDIR source=tap.sh
@@ -29,7 +30,10 @@ port=7788
 exec 5>&1
 work=$(mktemp -d)
 tap_said=$work/said
-were_up=0
+keep_hosts=${VMREPL_KEEP_HOSTS:-}
+# What all agents are started with. An emulated host spends more on TLS than on all the
+# rest; what is not about the link can go without.
+agent_options=()
 agent_env=()
 declare -A agent_host=() agent_job=()
 followers=()
@@ -67,7 +71,7 @@ finish() {
 
 	trap - EXIT
 	kill "${followers[@]}" 2>/dev/null
-	if ((were_up)); then
+	if [[ $keep_hosts ]]; then
 		clear_host a
 		clear_host b
 	else
@@ -166,27 +170,34 @@ host_up() {
 }
 
 hosts_up() {
+	local host old=()
+
 	echo "TAP version 13"
 	trap finish EXIT
 	trap 'exit 130' INT TERM
 	must build_image
-	is_up client && were_up=1
-	if is_up a || is_up b || ((were_up)); then
-		is_up client || must "$lab" up client
-		host_up a
-		host_up b
-	else
-		must "$lab" pair
-		give_key a
-		give_key b
-		load_module
-	fi
+	for host in a b client; do
+		if is_up "$host"; then
+			old+=("$host")
+		else
+			"$lab" kill "$host" 2>/dev/null
+		fi
+	done
+	[[ ! ${old[*]} ]] || keep_hosts=1
+	must "$lab" pair
+	for host in "${old[@]}"; do
+		[[ $host == client ]] || clear_host "$host"
+	done
+	give_key a
+	give_key b
+	load_module
 	"$lab" power ok
 }
 
-# Ends agents and guest, takes away what they leave, and the module.
+# Ends agents and guest, takes away what they and tests leave, and the module.
 clear_host() {
 	is_up "$1" || return 0
+	"$lab" link "$1" repl0 up
 	# shellcheck disable=SC2016
 	on "$1" bash -c '
 		for file in /run/primary*.pid /run/standby*.pid /run/guest*.pid; do
@@ -203,6 +214,8 @@ clear_host() {
 		for link in $(ip -o link | grep -o " \(vmr[0-9]*\|guest[a-z]*\):" | tr -d ":"); do
 			ip link del "$link"
 		done
+		tc qdisc del dev repl0 root
+		echo 0 >/proc/sys/vm/nr_hugepages
 		lsmod | grep -q "^vmrepl " && rmmod vmrepl
 		true' >/dev/null 2>&1
 }
@@ -334,13 +347,13 @@ agent_ends() {
 # test says otherwise: a busy machine must not look like a dead one, or a stalled link.
 standby_start() { # OPTIONS...
 	agent_start standby b --standby --listen "$standby_ip:$port" --vm "$(guest_pid b)" \
-		--timeout 10000 "$@"
+		--timeout 10000 "${agent_options[@]}" "$@"
 	wait_line "$work/standby.log" 'listening on' 30
 }
 
 primary_start() { # OPTIONS...
 	agent_start primary a --vm "$(guest_pid a)" --to "$standby_ip:$port" \
-		--timeout 10000 --max-stall 120000 "$@"
+		--timeout 10000 --max-stall 120000 "${agent_options[@]}" "$@"
 }
 
 protected() { # [FROM]
@@ -372,6 +385,13 @@ agent_status() { # HOST FIELD: its value
 	on "$1" "$agent" status | sed -n "s/^$2  *//p"
 }
 
+state_is() { # HOST STATE
+	local state
+
+	state=$(agent_status "$1" state)
+	[[ $state == "$2" ]] || { echo "it is '$state'"; return 1; }
+}
+
 # ---- the client ----
 
 # client_start: a new one, with a new connection.
@@ -398,6 +418,12 @@ client_stop() {
 	# shellcheck disable=SC2016
 	on client sh -c 'kill -TERM "$(cat /run/client.pid)"' &&
 		wait_line "$work/client.log" '^result ' 60
+}
+
+# nothing_lost: of what was acknowledged to the client, which has ended.
+nothing_lost() {
+	grep '^result .* lost=0 connection=kept ' "$work/client.log" ||
+		{ tail -n 3 "$work/client.log"; return 1; }
 }
 
 # frames_start: the guest's frames as they arrive from host a, a line each.

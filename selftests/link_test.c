@@ -83,6 +83,26 @@ static void test_frames(void)
 	tap_ok(near_end.closed && far_end.closed, "both ends are closed");
 }
 
+static void test_goodbye(void)
+{
+	unsigned int i, sent = 0;
+
+	open_both();
+	far_end.put_off = true;
+	link_send_copy(near_end.link, FRAME_HELLO, 0, "{}", 2);
+	UNTIL(far_end.put_off == false);
+	for (i = 0; i < BIG_FRAMES; i++)
+		send_big(near_end.link, &bigs[i]);
+	link_send_bye(near_end.link, FRAME_BYE_STOP, "enough");
+	for (i = 0; i < BIG_FRAMES; i++)
+		sent += !bigs[i].done;
+	tap_ok(sent <= 1, "a goodbye waits for the frame that is being sent, not for those behind it");
+	link_resume(far_end.link);
+	tap_ok(UNTIL(far_end.last_type == FRAME_BYE) && far_end.frames == 2 + sent &&
+	       !far_end.down, "it comes in order");
+	close_both();
+}
+
 static void test_lost(void)
 {
 	unsigned int i, back = 0;
@@ -197,6 +217,7 @@ int main(int argc, char **argv)
 		tap_die("no io_uring");
 	open_door(tls ? &key : NULL);
 	test_frames();
+	test_goodbye();
 	test_lost();
 	test_nobody();
 	/* With TLS these are tls_test's. */

@@ -259,7 +259,7 @@ must agent_ends standby 0 20
 note "the port of a standby that has no key"
 agent_start standby b --standby --listen "$standby_ip:$port" --vm "$(vm_pid b m)" --timeout 10000 --insecure
 must wait_line "$standby_log" 'listening on' 30
-check "it says what that means" grep 'insecure: .*can read the guest' "$standby_log"
+check "it says what that means" wait_line "$standby_log" 'insecure: .*can read the guest' 10
 from=$(lines "$standby_log")
 check "a primary with a key" refused "it closed the connection: .*not --insecure" \
 	a m --vm "$m" --to "$standby_ip:$port"

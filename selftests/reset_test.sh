@@ -7,6 +7,7 @@ set -uo pipefail
 # shellcheck source-path=SCRIPTDIR source=hosts.sh
 . "$(dirname "${BASH_SOURCE[0]}")/hosts.sh"
 
+agent_options=(--insecure)
 hosts_up
 must guest_start a
 must guest_start b -incoming defer

@@ -22,18 +22,7 @@ good() { # HOST
 	on "$1" tc qdisc del dev repl0 root
 }
 
-state_is() { # HOST STATE
-	local state
-
-	state=$(agent_status "$1" state)
-	[[ $state == "$2" ]] || { echo "it is '$state'"; return 1; }
-}
-
-nothing_lost() {
-	grep '^result .* lost=0 connection=kept ' "$work/client.log" ||
-		{ tail -n 3 "$work/client.log"; return 1; }
-}
-
+agent_options=(--insecure)
 hosts_up
 must on a modprobe sch_netem
 must guest_start a
