@@ -8,6 +8,7 @@
 #include <linux/moduleparam.h>
 
 #include "compat/compat.h"
+#include "compat/ksym.h"
 #include "cow.h"
 #include "hooks.h"
 #include "hostpte.h"
@@ -171,8 +172,9 @@ static void notrace hook_region(unsigned long ip, unsigned long parent_ip,
 	.ops = { .func = hook, .flags = FTRACE_OPS_FL_PERMANENT },	\
 }
 
-static struct {
+static struct hook {
 	const char *function;
+	unsigned long addr;	/* when it was looked up last */
 	struct ftrace_ops ops;
 } hooks[] = {
 	HOOK("kvm_mmu_page_fault", hook_guest_fault),
@@ -185,26 +187,27 @@ static struct {
 	HOOK(COMPAT_SET_REGION, hook_region),
 };
 
-static void hook_off(struct ftrace_ops *ops)
+static void hook_off(struct hook *h)
 {
-	unregister_ftrace_function(ops);
+	unregister_ftrace_function(&h->ops);
 	/* Not ftrace_free_filter(): its reuse frees twice on 6.1. */
-	ftrace_set_filter(ops, NULL, 0, 1);
+	ftrace_set_filter(&h->ops, NULL, 0, 1);
 }
 
-static int hook_on(struct ftrace_ops *ops, const char *function)
+/* By its address: by name, ftrace would compare all functions that can be traced. */
+static int hook_on(struct hook *h)
 {
-	char name[KSYM_NAME_LEN];
 	int err;
 
-	/* ftrace writes into the string that it is given. */
-	strscpy(name, function, sizeof(name));
-	err = ftrace_set_filter(ops, name, strlen(name), 1);
+	h->addr = vmrepl_ksym_addr(h->function, h->addr);
+	if (!h->addr)
+		return -ENOENT;
+	err = ftrace_set_filter_ip(&h->ops, h->addr, 0, 1);
 	if (err)
 		return err;
-	err = register_ftrace_function(ops);
+	err = register_ftrace_function(&h->ops);
 	if (err)
-		ftrace_set_filter(ops, NULL, 0, 1);
+		ftrace_set_filter(&h->ops, NULL, 0, 1);
 	return err;
 }
 
@@ -213,7 +216,7 @@ int vmrepl_hooks_on(char *why)
 	int i, err;
 
 	for (i = 0; i < ARRAY_SIZE(hooks); i++) {
-		err = hook_on(&hooks[i].ops, hooks[i].function);
+		err = hook_on(&hooks[i]);
 		if (err)
 			goto undo;
 	}
@@ -227,7 +230,7 @@ undo:
 		err = -EOPNOTSUPP;
 	}
 	while (i--)
-		hook_off(&hooks[i].ops);
+		hook_off(&hooks[i]);
 	return err;
 }
 
@@ -236,7 +239,7 @@ void vmrepl_hooks_off(void)
 	int i = ARRAY_SIZE(hooks);
 
 	while (i--)
-		hook_off(&hooks[i].ops);
+		hook_off(&hooks[i]);
 }
 
 static void notifier_log(struct mmu_notifier *mn,

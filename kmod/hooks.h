@@ -42,7 +42,7 @@ extern unsigned int debug_break;
  * vmrepl_hooks_on(), vmrepl_hooks_off() - for all sessions at once
  * @why: room for a sentence, VMREPL_WHY_LEN
  *
- * Caller holds session_lock. Sleeps, 0.1 to 0.3 s. When off() returns, no hook
+ * Caller holds session_lock. Sleeps, off() for some grace periods. When it returns, no hook
  * is running. Return: 0, -ENOMEM or -EOPNOTSUPP, and no hook is on then.
  */
 int vmrepl_hooks_on(char *why);

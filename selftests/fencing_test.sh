@@ -39,6 +39,7 @@ one_is_up() {
 	[[ ${#up[@]} == 1 ]] || { echo "up: ${up[*]}"; return 1; }
 }
 
+agent_options=(--insecure)
 hosts_up
 must guest_start a
 must guest_start b -incoming defer

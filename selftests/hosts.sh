@@ -208,7 +208,7 @@ clear_host() {
 			esac
 			kill -CONT "$pid"
 			kill -KILL "$pid"
-			timeout 20 tail -f --pid="$pid" /dev/null
+			timeout 20 tail -s 0.1 -f --pid="$pid" /dev/null
 		done
 		rm -f /run/*.pid
 		for link in $(ip -o link | grep -o " \(vmr[0-9]*\|guest[a-z]*\):" | tr -d ":"); do
@@ -246,7 +246,7 @@ guest_start() {
 guest_end() {
 	# shellcheck disable=SC2016
 	on "$1" bash -c 'pid=$(cat /run/guest.pid) && kill -KILL "$pid" &&
-		timeout 20 tail -f --pid="$pid" /dev/null
+		timeout 20 tail -s 0.1 -f --pid="$pid" /dev/null
 		rm -f /run/guest.pid /run/guest.log
 		! ip link show guest || ip link del guest' >/dev/null 2>&1
 }
@@ -337,7 +337,7 @@ agent_kill() {
 agent_ends() {
 	local code=0
 
-	timeout "$3" tail -f --pid="${agent_job[$1]}" /dev/null ||
+	timeout "$3" tail -s 0.1 -f --pid="${agent_job[$1]}" /dev/null ||
 		{ echo "agent $1 still runs after $3 s"; return 1; }
 	wait "${agent_job[$1]}" || code=$?
 	[[ $code == "$2" ]] || { echo "agent $1 ended with $code, not $2"; return 1; }
@@ -395,7 +395,7 @@ state_is() { # HOST STATE
 # ---- the client ----
 
 # client_start: a new one, with a new connection.
-client_start() {
+client_start() { # [RECORDS that are acknowledged then]
 	# shellcheck disable=SC2016
 	on client sh -c 'kill -KILL "$(cat /run/client.pid)" 2>/dev/null; true' || return 1
 	: >"$work/client.log"
@@ -403,7 +403,7 @@ client_start() {
 	"$lab" run client -- sh -c 'echo $$ >/run/client.pid; exec "$@"' client \
 		"$build/services/redis/client" "$guest_ip" >>"$work/client.log" 2>&1 &
 	followers+=($!)
-	wait_line "$work/client.log" '^ack 10 ' 90
+	wait_line "$work/client.log" "^ack ${1:-10} " 90
 }
 
 # served N: N more records were acknowledged.

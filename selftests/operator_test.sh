@@ -79,8 +79,8 @@ must guest_up a
 must watch_events a
 must client_start
 
-must standby_start --timeout 20000 --fence-command "lab-power off a"
-must primary_start --timeout 20000 --fence-command "lab-power off b"
+must standby_start --fence-command "lab-power off a"
+must primary_start --fence-command "lab-power off b"
 check "the guest is protected" protected || die "not protected"
 check "it serves meanwhile" served 10
 

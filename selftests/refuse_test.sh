@@ -38,7 +38,7 @@ vm_pid() { # HOST NAME
 vm_end() { # HOST NAME
 	# shellcheck disable=SC2016
 	on "$1" bash -c 'pid=$(cat "/run/guest$0.pid") && kill -KILL "$pid" &&
-		timeout 20 tail -f --pid="$pid" /dev/null; ip link del "guest$0"' "$2"
+		timeout 20 tail -s 0.1 -f --pid="$pid" /dev/null; ip link del "guest$0"' "$2"
 }
 
 # untouched HOST NAME: it runs (where its tests' socket can tell), nothing is on any

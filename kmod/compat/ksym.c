@@ -11,9 +11,27 @@
 
 DEFINE_STATIC_CALL_NULL(vmrepl_kallsyms_lookup_name, kallsyms_lookup_name);
 
-static void *find(const char *name, const char **missing)
+/* Whether the function @name begins at @addr: finding that out is cheap. */
+static bool is_there(const char *name, unsigned long addr)
 {
-	void *addr = (void *)static_call(vmrepl_kallsyms_lookup_name)(name);
+	char symbol[KSYM_SYMBOL_LEN];
+	size_t len = strlen(name);
+
+	sprint_symbol(symbol, addr);
+	return !strncmp(symbol, name, len) &&
+	       !strncmp(symbol + len, "+0x0/", strlen("+0x0/"));
+}
+
+unsigned long vmrepl_ksym_addr(const char *name, unsigned long last)
+{
+	if (last && is_there(name, last))
+		return last;
+	return static_call(vmrepl_kallsyms_lookup_name)(name);
+}
+
+static void *find(const char *name, void *last, const char **missing)
+{
+	void *addr = (void *)vmrepl_ksym_addr(name, (unsigned long)last);
 
 	if (!addr && !*missing)
 		*missing = name;
@@ -25,9 +43,9 @@ static const char *missing_name(void)
 {
 	const char *missing = NULL;
 
-	if (!find("file_is_kvm", &missing))
+	if (!find("file_is_kvm", NULL, &missing))
 		return NULL;
-#define VMREPL_KSYM(name) find(#name, &missing)
+#define VMREPL_KSYM(name) find(#name, NULL, &missing)
 #include "ksyms.h"
 	return missing;
 }
@@ -69,7 +87,7 @@ int vmrepl_ksym_bind(const char **missing)
 	*missing = NULL;
 	/* One name each, beside its key: a key is known when compiling. */
 #define VMREPL_KSYM(name) do {						\
-	addr = find(#name, missing);					\
+	addr = find(#name, static_call_query(vmrepl_##name), missing);	\
 	if (addr && static_call_query(vmrepl_##name) != addr)		\
 		static_call_update(vmrepl_##name, (typeof(name) *)addr);	\
 } while (0)

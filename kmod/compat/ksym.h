@@ -65,6 +65,18 @@ int vmrepl_ksym_init(void);
 int vmrepl_ksym_bind(const char **missing);
 
 /**
+ * vmrepl_ksym_addr() - where a function is
+ * @name:	of the kernel or of KVM
+ * @last:	where it was when it was looked up last; 0: never. If it is there
+ *		now all symbols need not be searched, which on 6.1 takes each of
+ *		some 150,000 in turn
+ *
+ * Caller holds what pins KVM's modules, if it is one of KVM's. Sleeps.
+ * Return: its address, or 0.
+ */
+unsigned long vmrepl_ksym_addr(const char *name, unsigned long last);
+
+/**
  * vmrepl_ksym_flag() - read a flag of KVM's that no function tells
  * @name:	a bool in KVM's modules
  * @otherwise:	what it is taken for where there is none of that name
