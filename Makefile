@@ -21,7 +21,7 @@ MAKEOVERRIDES := $(filter-out O=%,$(MAKEOVERRIDES))
 
 
 BUILD_PACKAGES := gcc make pkg-config libc6-dev liburing-dev libmnl-dev \
-	libjson-c-dev libxxhash-dev libgnutls28-dev
+	libjson-c-dev libxxhash-dev liblz4-dev libgnutls28-dev
 LAB_PACKAGES := gcc-12 libelf-dev
 KERNELS := 6.1 6.12 7.2
 

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "codec.h"
 #include "epoch.h"
 
 #define EPOCH_CHUNK		(16u << 20)
@@ -36,6 +37,7 @@ struct epoch {
 	struct epoch_pool *pool;
 	const struct epoch_shape *shape;
 	epoch_apply_fn apply;
+	epoch_read_fn read;
 	void *arg;
 	bool early;
 
@@ -56,6 +58,8 @@ struct epoch {
 	/* Where applying goes on. */
 	struct epoch_chunk *at;
 	size_t at_offset;
+	/* What a frame's pages are decoded into. */
+	uint8_t decoded[EPOCH_BATCH][FRAME_PAGE_SIZE];
 };
 
 static struct epoch_chunk *epoch_chunk_map(bool populate)
@@ -129,7 +133,7 @@ static struct epoch_chunk *epoch_chunk_get(struct epoch_pool *pool)
 }
 
 struct epoch *epoch_new(struct epoch_pool *pool, const struct epoch_shape *shape,
-			epoch_apply_fn apply, void *arg, bool early)
+			epoch_apply_fn apply, epoch_read_fn read, void *arg, bool early)
 {
 	struct epoch *epoch = calloc(1, sizeof(*epoch));
 
@@ -144,6 +148,7 @@ struct epoch *epoch_new(struct epoch_pool *pool, const struct epoch_shape *shape
 	epoch->pool = pool;
 	epoch->shape = shape;
 	epoch->apply = apply;
+	epoch->read = read;
 	epoch->arg = arg;
 	epoch->early = early;
 	return epoch;
@@ -219,6 +224,21 @@ void epoch_swap_state(struct epoch *epoch, struct epoch_state *state)
 	*state = mine;
 }
 
+/* Into @to; what it is compared with was applied by an epoch before. */
+static int epoch_decode(struct epoch *epoch, const struct frame_page *page,
+			const uint8_t *data, uint8_t *to, struct why *why)
+{
+	if (page->kind == FRAME_PAGE_DELTA) {
+		int err = epoch->read(epoch->arg, page->block, page->page, to, why);
+
+		if (err)
+			return err;
+	}
+	if (!codec_decode(page->kind, data, page->bytes, to))
+		return why_set(why, EPROTO, "it sent a page that cannot be decompressed");
+	return 0;
+}
+
 /* A PAGES payload to the callback: @frame is valid and its pages exist. */
 static int epoch_apply_frame(struct epoch *epoch, const struct frame *frame, struct why *why)
 {
@@ -232,11 +252,22 @@ static int epoch_apply_frame(struct epoch *epoch, const struct frame *frame, str
 
 		pages[i].block = page.block;
 		pages[i].page = page.page;
-		pages[i].data = NULL;
-		if (!(page.flags & FRAME_PAGE_ZERO)) {
+		switch (page.kind) {
+		case FRAME_PAGE_ZERO:
+			pages[i].data = NULL;
+			break;
+		case FRAME_PAGE_RAW:
 			pages[i].data = data;
-			data += FRAME_PAGE_SIZE;
+			break;
+		default: {
+			int err = epoch_decode(epoch, &page, data, epoch->decoded[i], why);
+
+			if (err)
+				return err;
+			pages[i].data = epoch->decoded[i];
 		}
+		}
+		data += page.bytes;
 	}
 	return epoch->apply(epoch->arg, pages, head.nr, why);
 }
@@ -268,6 +299,7 @@ static int epoch_keep(struct epoch *epoch, const struct frame *frame, struct why
 static int epoch_add_pages(struct epoch *epoch, const struct frame *frame, struct why *why)
 {
 	struct frame_pages head = frame_get_pages(frame);
+	const uint8_t *data = frame_get_data(frame);
 	uint32_t i;
 
 	for (i = 0; i < head.nr; i++) {
@@ -276,6 +308,12 @@ static int epoch_add_pages(struct epoch *epoch, const struct frame *frame, struc
 		if (page.block >= epoch->shape->nr_blocks ||
 		    page.page >= epoch->shape->pages[page.block])
 			return why_set(why, EPROTO, "it sent a page that the VM does not have");
+		/* Now, and not when it is to be applied: then it is committed. */
+		if (page.kind != FRAME_PAGE_RAW && page.kind != FRAME_PAGE_ZERO &&
+		    !codec_decode(page.kind, data, page.bytes, epoch->decoded[0]))
+			return why_set(why, EPROTO, "it sent a page that cannot be decompressed");
+		data += page.bytes;
+		epoch->zero_pages += page.kind == FRAME_PAGE_ZERO;
 	}
 	epoch->bytes += frame->length;
 	if (epoch->bytes > epoch->shape->max_bytes && !epoch->live)
@@ -283,7 +321,6 @@ static int epoch_add_pages(struct epoch *epoch, const struct frame *frame, struc
 			       "an epoch is larger than %llu MiB; start the standby's agent with a larger --max-epoch-mib",
 			       (unsigned long long)(epoch->shape->max_bytes >> 20));
 	epoch->pages += head.nr;
-	epoch->zero_pages += head.nr - head.nr_data;
 	if (epoch->live || epoch->early) {
 		int err = epoch_apply_frame(epoch, frame, why);
 

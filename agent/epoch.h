@@ -47,6 +47,15 @@ typedef int (*epoch_apply_fn)(void *arg, const struct epoch_page *pages, unsigne
 			      struct why *why);
 
 /**
+ * epoch_read_fn - what the standby's VM holds
+ *
+ * 4096 bytes of a page that exists, after all that was applied. Returns 0 or -errno, with
+ * a sentence.
+ */
+typedef int (*epoch_read_fn)(void *arg, uint32_t block, uint64_t page, void *data,
+			     struct why *why);
+
+/**
  * struct epoch_shape - what an epoch may hold
  * @nr_blocks: the primary's blocks
  * @pages:     pages in each
@@ -79,7 +88,7 @@ struct epoch;
  *          I2
  */
 struct epoch *epoch_new(struct epoch_pool *pool, const struct epoch_shape *shape,
-			epoch_apply_fn apply, void *arg, bool early);
+			epoch_apply_fn apply, epoch_read_fn read, void *arg, bool early);
 /* NULL is fine. */
 void epoch_free(struct epoch *epoch);
 

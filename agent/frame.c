@@ -153,27 +153,41 @@ void frame_get_text(const struct frame *frame, char *text, size_t len)
 	text[n] = '\0';
 }
 
+/* How much data each kind may have. */
+static const struct {
+	uint16_t min;
+	uint16_t max;
+} frame_page_bytes[FRAME_PAGE_KINDS] = {
+	[FRAME_PAGE_RAW]	= { FRAME_PAGE_SIZE, FRAME_PAGE_SIZE },
+	[FRAME_PAGE_ZERO]	= { 0, 0 },
+	[FRAME_PAGE_LZ4]	= { 1, FRAME_PAGE_SIZE - 1 },
+	[FRAME_PAGE_DELTA]	= { 1, FRAME_PAGE_SIZE - 1 },
+};
+
 static const char *frame_check_pages(const struct frame *frame)
 {
 	struct frame_pages pages = frame_get_pages(frame);
-	uint32_t nr_data = 0;
+	uint32_t bytes = 0;
 	uint32_t i;
 
-	if (pages.nr == 0 || pages.nr > FRAME_PAGES_MAX || pages.nr_data > pages.nr)
+	if (pages.nr == 0 || pages.nr > FRAME_PAGES_MAX ||
+	    pages.bytes > pages.nr * FRAME_PAGE_SIZE)
 		return "a PAGES frame with an impossible count";
 	if (frame->length != sizeof(pages) + (size_t)pages.nr * sizeof(struct frame_page) +
-			     (size_t)pages.nr_data * FRAME_PAGE_SIZE)
+			     pages.bytes)
 		return "a PAGES frame whose length does not fit its count";
 	for (i = 0; i < pages.nr; i++) {
 		struct frame_page page = frame_get_page(frame, i);
 
-		if (page.flags & ~FRAME_PAGE_ZERO)
-			return "a page with an unknown flag";
-		if (!(page.flags & FRAME_PAGE_ZERO))
-			nr_data++;
+		if (page.kind >= FRAME_PAGE_KINDS)
+			return "a page of an unknown kind";
+		if (page.bytes < frame_page_bytes[page.kind].min ||
+		    page.bytes > frame_page_bytes[page.kind].max)
+			return "a page with an impossible length";
+		bytes += page.bytes;
 	}
-	if (nr_data != pages.nr_data)
-		return "a PAGES frame whose data does not fit its flags";
+	if (bytes != pages.bytes)
+		return "a PAGES frame whose data does not fit its pages";
 	return NULL;
 }
 

@@ -15,7 +15,7 @@
 #include <sys/uio.h>
 
 #define FRAME_MAGIC		0x4c504d56u	/* "VMPL" in memory */
-#define FRAME_VERSION		2u
+#define FRAME_VERSION		3u
 #define FRAME_PAGE_SIZE		4096u
 
 enum frame_type {
@@ -76,27 +76,33 @@ struct frame_begin {
 
 /**
  * struct frame_pages - head of FRAME_PAGES
- * @nr:      descriptors that follow, 1 to FRAME_PAGES_MAX
- * @nr_data: how many of them have data: 4096 bytes each, after the last one
- *           and in their order
+ * @nr:    descriptors that follow, 1 to FRAME_PAGES_MAX
+ * @bytes: of data after the last one, in their order and without gaps
  */
 struct frame_pages {
 	uint32_t nr;
-	uint32_t nr_data;
+	uint32_t bytes;
 };
 
-/* The page is all zeros and has no data. */
-#define FRAME_PAGE_ZERO		(1u << 0)
+enum frame_page_kind {
+	FRAME_PAGE_RAW,		/* the page, 4096 bytes */
+	FRAME_PAGE_ZERO,	/* zeros, no data */
+	FRAME_PAGE_LZ4,		/* an LZ4 block of the page */
+	FRAME_PAGE_DELTA,	/* the same of its XOR with what the standby holds of it */
+	FRAME_PAGE_KINDS
+};
 
 /**
  * struct frame_page - one descriptor
  * @block: index into the blocks of HELLO
- * @flags: FRAME_PAGE_*
+ * @kind:  enum frame_page_kind
+ * @bytes: of data: 4096, 0, or 1 to 4095
  * @page:  number of the 4096-byte page in that block
  */
 struct frame_page {
 	uint32_t block;
-	uint32_t flags;
+	uint16_t kind;
+	uint16_t bytes;
 	uint64_t page;
 };
 
@@ -114,7 +120,7 @@ struct frame_page {
 /**
  * struct frame_end - payload of FRAME_EPOCH_END: what the epoch was
  * @pages:       descriptors in all its FRAME_PAGES
- * @zero_pages:  those with FRAME_PAGE_ZERO among them
+ * @zero_pages:  those of FRAME_PAGE_ZERO among them
  * @state_bytes: bytes in all its FRAME_STATE
  * @digest:      frame_digest() over the frames from EPOCH_BEGIN on, without
  *               this one
@@ -213,7 +219,7 @@ const char *frame_name(enum frame_type type);
 struct frame_begin frame_get_begin(const struct frame *frame);
 struct frame_pages frame_get_pages(const struct frame *frame);
 struct frame_page frame_get_page(const struct frame *frame, uint32_t i);
-/* The data of all pages that have data, 4096 bytes each. */
+/* The data of all its pages, one behind the other. */
 const uint8_t *frame_get_data(const struct frame *frame);
 struct frame_end frame_get_end(const struct frame *frame);
 struct frame_bye frame_get_bye(const struct frame *frame);

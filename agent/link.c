@@ -70,6 +70,11 @@ const char *link_peer(const struct link *link)
 	return link->peer;
 }
 
+uint64_t link_rate(const struct link *link)
+{
+	return link->dead ? 0 : link->ops->rate(link->wire);
+}
+
 uint64_t link_last_rx(const struct link *link)
 {
 	return link->last_rx;

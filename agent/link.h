@@ -63,6 +63,7 @@ struct link_door;
  *           what it points to must stay until then
  * @recv:    receives some bytes; one at a time; @done gets their number, 0 at the
  *           end, or -errno
+ * @rate:    bytes a second that it carries, as far as is known; 0: not
  * @shut:    makes connect, secure, send and recv under way end soon
  * @close:   frees; nothing may be under way
  */
@@ -82,6 +83,7 @@ struct link_ops {
 		     loop_fn done, void *arg);
 	void (*recv)(struct link_wire *wire, void *buf, size_t len,
 		     loop_fn done, void *arg);
+	uint64_t (*rate)(struct link_wire *wire);
 	void (*shut)(struct link_wire *wire);
 	void (*close)(struct link_wire *wire);
 };
@@ -161,6 +163,8 @@ void link_resume(struct link *link);
 
 /* The peer's address. */
 const char *link_peer(const struct link *link);
+/* Bytes a second that it carries, measured by the transport; 0: not known. */
+uint64_t link_rate(const struct link *link);
 /* When something was received last, loop_now() time. */
 uint64_t link_last_rx(const struct link *link);
 

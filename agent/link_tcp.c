@@ -4,8 +4,8 @@
  */
 #include <errno.h>
 #include <netdb.h>
+#include <linux/tcp.h>	/* glibc's has an older struct tcp_info */
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -275,6 +275,17 @@ static void tcp_recv(struct link_wire *wire, void *buf, size_t len, loop_fn done
 	loop_recv(wire->loop, wire->fd, buf, len, done, arg);
 }
 
+/* The kernel's measurement over the last round trip that was not short of data. */
+static uint64_t tcp_rate(struct link_wire *wire)
+{
+	struct tcp_info info = { 0 };
+	socklen_t len = sizeof(info);
+
+	if (getsockopt(wire->fd, IPPROTO_TCP, TCP_INFO, &info, &len))
+		return 0;
+	return info.tcpi_delivery_rate;
+}
+
 static void tcp_shut(struct link_wire *wire)
 {
 	shutdown(wire->fd, SHUT_RDWR);
@@ -295,6 +306,7 @@ const struct link_ops link_tcp = {
 	.secure		= tcp_secure,
 	.send		= tcp_send,
 	.recv		= tcp_recv,
+	.rate		= tcp_rate,
 	.shut		= tcp_shut,
 	.close		= tcp_close,
 };

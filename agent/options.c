@@ -43,6 +43,9 @@ const char options_usage[] =
 "  --same-pages HOW     pages that were written with what they held before: found by\n"
 "                       'hash', found 'exact'ly (takes as much memory as the guest\n"
 "                       has), or 'send' them (hash)\n"
+"  --compress WHEN      pages in fewer bytes, by what differs and by LZ4: 'auto' where that\n"
+"                       takes less time than the link would, 'always' or 'never' (auto)\n"
+"  --delta-cache-mib N  what to keep of the pages sent last, to compare with; 0: nothing (64)\n"
 "  --max-epoch-mib N    standby: largest checkpoint accepted (a little over RAM size)\n"
 "  --json FILE          write events there, a JSON object a line\n"
 "  --help, --version\n"
@@ -66,6 +69,8 @@ enum {
 	OPT_WORKER_CPUS,
 	OPT_COPY,
 	OPT_SAME_PAGES,
+	OPT_COMPRESS,
+	OPT_DELTA_CACHE,
 	OPT_MAX_EPOCH,
 	OPT_JSON,
 	OPT_YES,
@@ -90,6 +95,8 @@ static const struct option long_options[] = {
 	{ "worker-cpus",	required_argument,	NULL, OPT_WORKER_CPUS },
 	{ "copy",		required_argument,	NULL, OPT_COPY },
 	{ "same-pages",		required_argument,	NULL, OPT_SAME_PAGES },
+	{ "compress",		required_argument,	NULL, OPT_COMPRESS },
+	{ "delta-cache-mib",	required_argument,	NULL, OPT_DELTA_CACHE },
 	{ "max-epoch-mib",	required_argument,	NULL, OPT_MAX_EPOCH },
 	{ "json",		required_argument,	NULL, OPT_JSON },
 	{ "yes",		no_argument,		NULL, OPT_YES },
@@ -135,6 +142,22 @@ static int options_copy(struct options *options, const char *text, struct why *w
 	return 0;
 }
 
+static int options_compress(struct options *options, const char *text, struct why *why)
+{
+	static const char *const modes[] = {
+		[ENCODER_AUTO] = "auto", [ENCODER_ALWAYS] = "always", [ENCODER_NEVER] = "never",
+	};
+	unsigned int i;
+
+	for (i = 0; i < sizeof(modes) / sizeof(modes[0]); i++) {
+		if (!strcmp(text, modes[i])) {
+			options->compress = (enum encoder_mode)i;
+			return 0;
+		}
+	}
+	return why_set(why, EINVAL, "--compress can be auto, always or never, not '%s'", text);
+}
+
 static int options_break(struct options *options, struct why *why)
 {
 	const char *text = getenv("VMREPL_DEBUG_BREAK");
@@ -165,7 +188,8 @@ static int options_check(const struct options *options, const char *to, const ch
 	switch (options->verb) {
 	case OPTIONS_PRIMARY:
 		allowed |= serving | 1u << OPT_TO | 1u << OPT_INTERVAL | 1u << OPT_MAX_STALL | 1u << OPT_RING_SLOTS |
-			   1u << OPT_WORKER_CPUS | 1u << OPT_COPY | 1u << OPT_SAME_PAGES;
+			   1u << OPT_WORKER_CPUS | 1u << OPT_COPY | 1u << OPT_SAME_PAGES |
+			   1u << OPT_COMPRESS | 1u << OPT_DELTA_CACHE;
 		break;
 	case OPTIONS_STANDBY:
 		allowed |= serving | 1u << OPT_STANDBY | 1u << OPT_LISTEN |
@@ -210,6 +234,7 @@ int options_parse(struct options *options, int argc, char **argv, struct why *wh
 		.interval_ns = 100 * NSEC_PER_MSEC,
 		.attach_flags = VMREPL_ATTACH_HASH,
 		.freeze_flags = VMREPL_FREEZE_COW,
+		.delta_cache = 64u << 20,
 		.timeout_ns = 2000 * NSEC_PER_MSEC,
 		.fence_delay_ns = 500 * NSEC_PER_MSEC,
 	};
@@ -286,6 +311,13 @@ int options_parse(struct options *options, int argc, char **argv, struct why *wh
 			break;
 		case OPT_SAME_PAGES:
 			err = options_same(options, optarg, why);
+			break;
+		case OPT_COMPRESS:
+			err = options_compress(options, optarg, why);
+			break;
+		case OPT_DELTA_CACHE:
+			err = options_number("delta-cache-mib", optarg, 0, 1u << 20, &v, why);
+			options->delta_cache = v << 20;
 			break;
 		case OPT_MAX_EPOCH:
 			err = options_number("max-epoch-mib", optarg, 1, 1u << 24, &v, why);

@@ -10,6 +10,7 @@
 #include <sys/types.h>
 
 #include "cpulist.h"
+#include "encoder.h"
 #include "link.h"
 #include "why.h"
 
@@ -52,6 +53,8 @@ enum options_break {
  * @worker_cpus:   for the module's workers; without @text: wherever they like
  * @attach_flags:  for the module, VMREPL_ATTACH_*
  * @freeze_flags:  for its checkpoints, VMREPL_FREEZE_*
+ * @compress:      which pages go in fewer bytes
+ * @delta_cache:   bytes of pages kept, to send what differs from them; 0: none
  * @max_epoch:     standby: largest epoch, bytes; 0: from the RAM size
  * @json:          file for events, or NULL
  * @yes:           promote without asking
@@ -74,6 +77,8 @@ struct options {
 	struct cpulist worker_cpus;
 	uint32_t attach_flags;
 	uint32_t freeze_flags;
+	enum encoder_mode compress;
+	uint64_t delta_cache;
 	uint64_t max_epoch;
 	const char *json;
 	bool yes;

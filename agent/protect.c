@@ -85,7 +85,7 @@ static void protect_begin(struct protect *p, bool live)
 static void protect_stream_round(struct protect *p)
 {
 	stream_begin(p->stream, p->link, &p->guard->session, p->guard->blocks,
-		     p->epoch.number, true, p->round == 1);
+		     p->epoch.number, STREAM_LIVE | (p->round == 1 ? STREAM_COPIES_TOO : 0));
 	stream_collect(p->stream, protect_live_collected, p);
 }
 
@@ -267,7 +267,7 @@ static void protect_stopped(void *arg)
 		guard_commit(p->guard, &why);
 	ramhash_report(p->guard->vm->pid, p->guard->blocks, p->epoch.number);
 	stream_begin(p->stream, p->link, &p->guard->session, p->guard->blocks,
-		     p->epoch.number, false, false);
+		     p->epoch.number, p->epoch.cow ? 0 : STREAM_STANDS);
 	if (p->epoch.cow) {
 		p->epoch.let_go = loop_now();
 		checkpoint_resume(&p->cp);
@@ -357,6 +357,7 @@ static void protect_send_end(struct protect *p)
 	if (stream_torn(p->stream)) {
 		p->shown.torn++;
 		report_event("torn", "epoch:u pages:u", p->epoch.number, p->epoch.pages);
+		encoder_torn(p->encoder, p->epoch.number);
 		stream_end(p->stream, NULL, 0, FRAME_END_TORN);
 		p->retake = true;
 		p->epoch.waiting = true;
@@ -473,6 +474,16 @@ static void protect_line(void *arg)
 			     p->shown.same_pages, p->shown.bytes >> 10, (double)p->shown.held_ns / 1e6);
 }
 
+/* Of all that were looked at; of the others the link wanted no fewer bytes. */
+static void protect_status_pages(const struct encoder_totals *t, struct json_object *o)
+{
+	json_object_object_add(o, "delta-pages", json_object_new_uint64(t->delta));
+	json_object_object_add(o, "lz4-pages", json_object_new_uint64(t->lz4));
+	json_object_object_add(o, "raw-pages", json_object_new_uint64(t->raw));
+	json_object_object_add(o, "bytes-of-page",
+			       json_object_new_uint64(t->pages ? t->bytes / t->pages : 0));
+}
+
 void protect_status(const struct protect *p, struct json_object *o)
 {
 	json_object_object_add(o, "checkpoint", json_object_new_uint64(p->shown.number));
@@ -487,6 +498,7 @@ void protect_status(const struct protect *p, struct json_object *o)
 	json_object_object_add(o, "same-pages", json_object_new_uint64(p->shown.same_pages));
 	json_object_object_add(o, "torn-epochs", json_object_new_uint64(p->shown.torn));
 	json_object_object_add(o, "copy", json_object_new_string(p->shown.cow ? "cow" : "pause"));
+	protect_status_pages(encoder_totals(p->encoder), o);
 }
 
 /* ---- beginning and end ---- */
@@ -494,6 +506,7 @@ void protect_status(const struct protect *p, struct json_object *o)
 void protect_start(struct protect *p, struct link *link)
 {
 	p->link = link;
+	encoder_forget(p->encoder);
 	p->round = 0;
 	p->relayout = false;
 	p->held = false;
@@ -553,7 +566,9 @@ int protect_open(struct protect *p, const struct options *options, struct loop *
 	p->cp.stopped = protect_stopped;
 	p->cp.done = protect_resumed;
 	p->cp.arg = p;
-	p->stream = stream_new(loop);
+	p->encoder = encoder_new(options->compress, options->delta_cache);
+	if (p->encoder)
+		p->stream = stream_new(loop, p->encoder);
 	if (!p->stream)
 		return why_set(why, ENOMEM, "out of memory");
 	return checkpoint_open(&p->cp, loop, qmp, why);
@@ -564,4 +579,6 @@ void protect_close(struct protect *p)
 	checkpoint_close(&p->cp);
 	stream_free(p->stream);
 	p->stream = NULL;
+	encoder_free(p->encoder);
+	p->encoder = NULL;
 }

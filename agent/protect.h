@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "checkpoint.h"
+#include "encoder.h"
 #include "guard.h"
 #include "link.h"
 #include "options.h"
@@ -66,6 +67,7 @@ struct protect {
 	struct loop *loop;
 	struct guard *guard;
 	struct link *link;
+	struct encoder *encoder;
 	struct stream *stream;
 	struct checkpoint cp;
 	/* the epoch in flight */

@@ -102,7 +102,7 @@ int store_open(struct store *store, struct loop *loop, pid_t vm, uint64_t max_by
 		return why_set(why, ENOMEM, "no memory for the standby's buffers");
 	for (i = 0; i < 2; i++) {
 		store->epochs[i] = epoch_new(store->pool, &store->shape, target_apply,
-					     &store->target, early);
+					     target_read, &store->target, early);
 		if (!store->epochs[i])
 			return why_set(why, ENOMEM, "no memory for the standby's buffers");
 	}

@@ -7,17 +7,29 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
+#include "encoder.h"
 #include "stream.h"
 
 /* Frames under way at most: 64 MiB. */
 #define STREAM_FRAMES		64u
 #define STREAM_COPIES		UINT32_MAX
+/* Of these so many encoded: only a link that is slow has any, and a few keep it busy. */
+#define STREAM_ROOMS		8u
+
+/* Where a frame's encoded pages are. */
+struct stream_room {
+	struct stream_room *next;
+	uint8_t data[FRAME_PAGES_MAX * CODEC_MAX];
+};
 
 struct stream_frame {
 	struct link_tx tx;
 	struct stream *stream;
 	struct stream_frame *next;
+	struct stream_room *room;	/* NULL: its pages go as they are */
+	size_t room_used;
 	uint32_t ring;			/* or STREAM_COPIES */
 	uint64_t upto;			/* records before this are done with it */
 	struct {
@@ -37,6 +49,8 @@ struct stream {
 	struct loop *loop;
 	struct link *link;
 	struct session *session;
+	struct encoder *encoder;
+	bool may_encode;
 	struct ramblock_table *blocks;
 	uint64_t epoch;
 	uint64_t digest;
@@ -45,6 +59,8 @@ struct stream {
 	struct stream_frame *free;
 	unsigned int under_way;
 	struct stream_frame frames[STREAM_FRAMES];
+	struct stream_room *rooms;	/* free ones */
+	struct stream_room *rooms_mapped;
 
 	struct link_tx begin;
 	struct frame_begin begin_payload;
@@ -85,6 +101,18 @@ static void stream_give_rest(struct stream *stream)
 	}
 }
 
+static void stream_frame_put(struct stream *stream, struct stream_frame *frame)
+{
+	if (frame->room) {
+		frame->room->next = stream->rooms;
+		stream->rooms = frame->room;
+		frame->room = NULL;
+	}
+	stream->under_way--;
+	frame->next = stream->free;
+	stream->free = frame;
+}
+
 /* The transport has it: the ring's slots are the module's again. */
 static void stream_frame_done(struct link_tx *tx, bool sent)
 {
@@ -92,9 +120,7 @@ static void stream_frame_done(struct link_tx *tx, bool sent)
 	struct stream *stream = frame->stream;
 
 	(void)sent;
-	stream->under_way--;
-	frame->next = stream->free;
-	stream->free = frame;
+	stream_frame_put(stream, frame);
 	if (frame->ring != STREAM_COPIES && frame->ring < stream->session->nr_rings &&
 	    ring_give(&stream->session->rings[frame->ring], frame->upto))
 		session_kick(stream->session);
@@ -117,7 +143,7 @@ static void stream_piece_done(struct link_tx *tx, bool sent)
 	free(tx);
 }
 
-struct stream *stream_new(struct loop *loop)
+struct stream *stream_new(struct loop *loop, struct encoder *encoder)
 {
 	struct stream *stream = calloc(1, sizeof(*stream));
 	unsigned int i;
@@ -125,6 +151,18 @@ struct stream *stream_new(struct loop *loop)
 	if (!stream)
 		return NULL;
 	stream->loop = loop;
+	stream->encoder = encoder;
+	/* Not touched until it is used: that is never while the guest stands. */
+	stream->rooms_mapped = mmap(NULL, STREAM_ROOMS * sizeof(struct stream_room),
+				    PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (stream->rooms_mapped == MAP_FAILED) {
+		free(stream);
+		return NULL;
+	}
+	for (i = 0; i < STREAM_ROOMS; i++) {
+		stream->rooms_mapped[i].next = stream->rooms;
+		stream->rooms = &stream->rooms_mapped[i];
+	}
 	for (i = 0; i < STREAM_FRAMES; i++) {
 		struct stream_frame *frame = &stream->frames[i];
 
@@ -153,6 +191,7 @@ void stream_free(struct stream *stream)
 	stream_abandon(stream);
 	free(stream->ended);
 	free(stream->ring_pages);
+	munmap(stream->rooms_mapped, STREAM_ROOMS * sizeof(struct stream_room));
 	free(stream);
 }
 
@@ -191,7 +230,7 @@ static bool stream_room(struct stream *stream, unsigned int nr_rings)
 }
 
 void stream_begin(struct stream *stream, struct link *link, struct session *session,
-		  struct ramblock_table *blocks, uint64_t epoch, bool live, bool copies)
+		  struct ramblock_table *blocks, uint64_t epoch, uint32_t flags)
 {
 	stream->link = link;
 	stream->session = session;
@@ -199,7 +238,8 @@ void stream_begin(struct stream *stream, struct link *link, struct session *sess
 	stream->epoch = epoch;
 	stream->digest = 0;
 	memset(&stream->totals, 0, sizeof(stream->totals));
-	stream->copies = copies;
+	stream->may_encode = !(flags & STREAM_STANDS);
+	stream->copies = flags & STREAM_COPIES_TOO;
 	stream->copy_block = 0;
 	stream->copy_page = 0;
 	stream->nr_ended = 0;
@@ -208,7 +248,7 @@ void stream_begin(struct stream *stream, struct link *link, struct session *sess
 		memset(stream->ended, 0, session->nr_rings * sizeof(*stream->ended));
 		memset(stream->ring_pages, 0, session->nr_rings * sizeof(*stream->ring_pages));
 	}
-	stream->begin_payload.flags = live ? FRAME_BEGIN_LIVE : 0;
+	stream->begin_payload.flags = flags & STREAM_LIVE ? FRAME_BEGIN_LIVE : 0;
 	/* Sending in parts has moved it. */
 	stream->begin_iov[1].iov_base = &stream->begin_payload;
 	stream->begin_iov[1].iov_len = sizeof(stream->begin_payload);
@@ -243,37 +283,49 @@ static struct stream_frame *stream_frame_get(struct stream *stream)
 	stream->free = frame->next;
 	stream->under_way++;
 	frame->desc.head.nr = 0;
-	frame->desc.head.nr_data = 0;
+	frame->desc.head.bytes = 0;
 	frame->tx.n = 2;
+	frame->room = NULL;
+	if (encoder_begin(stream->encoder, link_rate(stream->link),
+			  stream->may_encode && stream->rooms)) {
+		frame->room = stream->rooms;
+		frame->room_used = 0;
+		stream->rooms = frame->room->next;
+	}
 	return frame;
 }
 
-static void stream_frame_unget(struct stream *stream, struct stream_frame *frame)
-{
-	frame->next = stream->free;
-	stream->free = frame;
-	stream->under_way--;
-}
-
-static void stream_frame_add(struct stream_frame *frame, uint32_t block, uint64_t page,
-			     const uint8_t *data)
+static void stream_frame_add(struct stream *stream, struct stream_frame *frame, uint32_t block,
+			     uint64_t page, const uint8_t *data)
 {
 	struct frame_page *desc = &frame->desc.pages[frame->desc.head.nr++];
 	struct iovec *last = &frame->iov[frame->tx.n - 1];
+	size_t len = 0;
 
 	desc->block = block;
 	desc->page = page;
-	desc->flags = data ? 0 : FRAME_PAGE_ZERO;
+	desc->kind = data ? FRAME_PAGE_RAW : FRAME_PAGE_ZERO;
+	if (frame->room) {
+		uint8_t *out = frame->room->data + frame->room_used;
+
+		desc->kind = encoder_page(stream->encoder, stream->epoch, block, page, data, out,
+					  &len);
+		frame->room_used += len;
+		if (len)
+			data = out;
+	}
+	desc->bytes = data ? len ? len : FRAME_PAGE_SIZE : 0;
+	stream->totals.zero_pages += !data;
 	if (!data)
 		return;
-	frame->desc.head.nr_data++;
+	frame->desc.head.bytes += desc->bytes;
 	if (frame->tx.n > 2 && (uint8_t *)last->iov_base + last->iov_len == data) {
-		last->iov_len += FRAME_PAGE_SIZE;
+		last->iov_len += desc->bytes;
 		return;
 	}
 	last++;
 	last->iov_base = (void *)(uintptr_t)data;
-	last->iov_len = FRAME_PAGE_SIZE;
+	last->iov_len = desc->bytes;
 	frame->tx.n++;
 }
 
@@ -283,7 +335,8 @@ static void stream_frame_send(struct stream *stream, struct stream_frame *frame)
 	frame->iov[1].iov_len = sizeof(frame->desc.head) +
 				frame->desc.head.nr * sizeof(struct frame_page);
 	stream->totals.pages += frame->desc.head.nr;
-	stream->totals.zero_pages += frame->desc.head.nr - frame->desc.head.nr_data;
+	if (frame->room)
+		encoder_end(stream->encoder);
 	stream_send(stream, &frame->tx, FRAME_PAGES);
 }
 
@@ -304,11 +357,11 @@ static bool stream_fill_copies(struct stream *stream)
 			continue;
 		}
 		page = block->copy + stream->copy_page * RAMBLOCK_PAGE;
-		stream_frame_add(frame, stream->copy_block, stream->copy_page++,
+		stream_frame_add(stream, frame, stream->copy_block, stream->copy_page++,
 				 ramblock_page_is_zero(page) ? NULL : page);
 	}
 	if (!frame->desc.head.nr) {
-		stream_frame_unget(stream, frame);
+		stream_frame_put(stream, frame);
 		return false;
 	}
 	stream_frame_send(stream, frame);
@@ -359,11 +412,11 @@ static int stream_fill_ring(struct stream *stream, uint32_t index)
 			break;
 		}
 		stream->ring_pages[index]++;
-		stream_frame_add(frame, block, page,
+		stream_frame_add(stream, frame, block, page,
 				 rec->type == VMREPL_REC_PAGE ? ring_data(ring, i) : NULL);
 	}
 	if (err) {
-		stream_frame_unget(stream, frame);
+		stream_frame_put(stream, frame);
 		return err;
 	}
 	ring_take(ring, i);
@@ -374,10 +427,18 @@ static int stream_fill_ring(struct stream *stream, uint32_t index)
 		return 1;
 	}
 	/* Only places without a page, and the end: in order behind what is under way, which tells later. */
-	stream_frame_unget(stream, frame);
+	stream_frame_put(stream, frame);
 	if (!stream->under_way && ring_give(ring, ring->taken))
 		session_kick(stream->session);
 	return 1;
+}
+
+/* Whether another frame can be begun; otherwise one that comes back makes it so. */
+static bool stream_can(const struct stream *stream)
+{
+	if (stream->may_encode && encoder_works(stream->encoder) && !stream->rooms)
+		return false;
+	return stream->free;
 }
 
 static void stream_fill(struct stream *stream)
@@ -390,14 +451,14 @@ static void stream_fill(struct stream *stream)
 	if (stream->filling)
 		return;
 	stream->filling = true;
-	while (more && stream->free) {
+	while (more && stream_can(stream)) {
 		more = false;
 		if (stream->copies) {
 			stream->copies = stream_fill_copies(stream);
 			more = true;
 			continue;
 		}
-		for (i = 0; i < stream->session->nr_rings && stream->free; i++) {
+		for (i = 0; i < stream->session->nr_rings && stream_can(stream); i++) {
 			err = stream_fill_ring(stream, i);
 			if (err < 0) {
 				stream->filling = false;

@@ -31,21 +31,27 @@ struct stream_totals {
 };
 
 struct stream;
+struct encoder;
 
-/* NULL: no memory. */
-struct stream *stream_new(struct loop *loop);
+/* @encoder stays the caller's. NULL: no memory. */
+struct stream *stream_new(struct loop *loop, struct encoder *encoder);
 /* Every frame must be back from the link. NULL is fine. */
 void stream_free(struct stream *stream);
+
+/* A round of the first sync. */
+#define STREAM_LIVE		(1u << 0)
+/* Send the @copy of every small block first; they stay until the epoch is acknowledged. */
+#define STREAM_COPIES_TOO	(1u << 1)
+/* The guest stands until all is collected: nothing is encoded meanwhile. */
+#define STREAM_STANDS		(1u << 2)
 
 /**
  * stream_begin() - start an epoch
  * @blocks: names the pages
- * @live:   a round of the first sync
- * @copies: send the @copy of every small block first (they stay until the
- *          epoch is acknowledged)
+ * @flags:  STREAM_*
  */
 void stream_begin(struct stream *stream, struct link *link, struct session *session,
-		  struct ramblock_table *blocks, uint64_t epoch, bool live, bool copies);
+		  struct ramblock_table *blocks, uint64_t epoch, uint32_t flags);
 
 /**
  * stream_collect() - take the rings' records until each has shown its end

@@ -159,3 +159,27 @@ int target_apply(void *arg, const struct epoch_page *pages, unsigned int nr, str
 	}
 	return target_flush(target, &batch, why);
 }
+
+int target_read(void *arg, uint32_t block, uint64_t page, void *data, struct why *why)
+{
+	const struct target *target = arg;
+	const struct ramblock *b = &target->blocks->blocks[block];
+	struct iovec local = { .iov_base = data, .iov_len = RAMBLOCK_PAGE };
+	struct iovec remote = {
+		.iov_base = (void *)(uintptr_t)(b->hva + page * RAMBLOCK_PAGE),
+		.iov_len = RAMBLOCK_PAGE,
+	};
+	ssize_t n;
+
+	if (!b->big) {
+		memcpy(data, b->copy + page * RAMBLOCK_PAGE, RAMBLOCK_PAGE);
+		return 0;
+	}
+	n = process_vm_readv(target->vm, &local, 1, &remote, 1, 0);
+	if (n == RAMBLOCK_PAGE)
+		return 0;
+	if (n >= 0)
+		errno = EFAULT;
+	return why_set(why, errno, "cannot read the memory of the standby's QEMU (process %d): %s",
+		       target->vm, strerror(errno));
+}

@@ -35,4 +35,7 @@ void target_forget(struct target *target);
 /* An epoch_apply_fn; @arg is the struct target. Errors: ESRCH, EFAULT, EPERM. */
 int target_apply(void *arg, const struct epoch_page *pages, unsigned int nr, struct why *why);
 
+/* An epoch_read_fn; @arg is the struct target. Errors: the same. */
+int target_read(void *arg, uint32_t block, uint64_t page, void *data, struct why *why);
+
 #endif /* VMREPL_TARGET_H */

@@ -13,7 +13,7 @@
 static void use(const struct frame *frame)
 {
 	char text[FRAME_TEXT_MAX + 1];
-	uint32_t i, nr_data = 0;
+	uint32_t i, data = 0;
 	uint64_t sum = 0;
 
 	switch (frame->type) {
@@ -26,9 +26,9 @@ static void use(const struct frame *frame)
 
 		MUST(pages.nr >= 1 && pages.nr <= FRAME_PAGES_MAX);
 		for (i = 0; i < pages.nr; i++)
-			nr_data += !(frame_get_page(frame, i).flags & FRAME_PAGE_ZERO);
-		MUST(nr_data == pages.nr_data);
-		for (i = 0; i < nr_data * FRAME_PAGE_SIZE; i++)
+			data += frame_get_page(frame, i).bytes;
+		MUST(data == pages.bytes);
+		for (i = 0; i < data; i++)
 			sum += bytes[i];
 		break;
 	}

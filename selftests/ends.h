@@ -176,7 +176,7 @@ static inline void send_big(struct link *link, struct big *big)
 
 	memset(big, 0, sizeof(*big));
 	desc.head.nr = FRAME_PAGES_MAX;
-	desc.head.nr_data = FRAME_PAGES_MAX;
+	desc.head.bytes = sizeof(data);
 	big->tx.iov = big->iov;
 	big->tx.n = 2 + FRAME_PAGES_MAX;
 	big->tx.done = big_done;
@@ -184,6 +184,7 @@ static inline void send_big(struct link *link, struct big *big)
 	big->iov[1].iov_len = sizeof(desc);
 	for (i = 0; i < FRAME_PAGES_MAX; i++) {
 		desc.pages[i].page = i;
+		desc.pages[i].bytes = FRAME_PAGE_SIZE;
 		big->iov[2 + i].iov_base = data + (FRAME_PAGES_MAX - 1 - i) * FRAME_PAGE_SIZE;
 		big->iov[2 + i].iov_len = FRAME_PAGE_SIZE;
 	}

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "codec.h"
 #include "epoch.h"
 #include "tap.h"
 
@@ -67,6 +68,15 @@ static int apply(void *arg, const struct epoch_page *pages, unsigned int nr, str
 	return 0;
 }
 
+static int vm_read(void *arg, uint32_t block, uint64_t page, void *data, struct why *why)
+{
+	const struct memory *memory = arg;
+
+	(void)why;
+	memcpy(data, memory->byte[block][page], FRAME_PAGE_SIZE);
+	return 0;
+}
+
 /* ---- a primary ---- */
 
 static void stream_reset(struct stream *s, uint64_t number)
@@ -97,7 +107,10 @@ static void stream_begin(struct stream *s, uint32_t flags)
 	stream_put(s, FRAME_EPOCH_BEGIN, &begin, sizeof(begin));
 }
 
-/* @nr pages of @block from page @first on, every fourth one zeros. */
+/*
+ * @nr pages of @block from page @first on: as they are, compressed, compared with @before,
+ * zeros.
+ */
 static void stream_pages(struct stream *s, uint32_t block, uint64_t first, uint32_t nr, int seed)
 {
 	static uint8_t payload[FRAME_PAYLOAD_MAX];
@@ -106,20 +119,33 @@ static void stream_pages(struct stream *s, uint32_t block, uint64_t first, uint3
 	uint32_t i;
 
 	for (i = 0; i < nr; i++) {
-		struct frame_page page = { .block = block, .page = first + i };
+		struct frame_page page = { .block = block, .kind = i % 4, .page = first + i };
+		uint8_t bytes[FRAME_PAGE_SIZE];
 
-		if (i % 4 == 3) {
-			page.flags = FRAME_PAGE_ZERO;
-		} else {
-			memset(data, seed + (int)(block * PAGES + first + i), FRAME_PAGE_SIZE);
-			data += FRAME_PAGE_SIZE;
-			head.nr_data++;
+		memset(bytes, seed + (int)(block * PAGES + first + i), sizeof(bytes));
+		switch (page.kind) {
+		case FRAME_PAGE_RAW:
+			memcpy(data, bytes, sizeof(bytes));
+			page.bytes = sizeof(bytes);
+			break;
+		case FRAME_PAGE_LZ4:
+			page.bytes = (uint16_t)codec_lz4(bytes, data, CODEC_MAX);
+			break;
+		case FRAME_PAGE_DELTA:
+			if (page.block < BLOCKS && page.page < PAGES)
+				page.bytes = (uint16_t)codec_delta(bytes,
+								   before.byte[block][page.page],
+								   data, CODEC_MAX);
+			break;
 		}
+		data += page.bytes;
+		head.bytes += page.bytes;
 		memcpy(payload + sizeof(head) + i * sizeof(page), &page, sizeof(page));
 	}
 	memcpy(payload, &head, sizeof(head));
 	s->end.pages += nr;
-	s->end.zero_pages += nr - head.nr_data;
+	for (i = 0; i < nr; i++)
+		s->end.zero_pages += i % 4 == FRAME_PAGE_ZERO;
 	stream_put(s, FRAME_PAGES, payload, (size_t)(data - payload));
 }
 
@@ -263,6 +289,26 @@ static void reorder(struct stream *to, const struct stream *from, const unsigned
 	}
 }
 
+/* Well-formed but for what is compressed: found when it comes, not when it is applied. */
+static void test_undecodable(void)
+{
+	struct frame_page page = { .page = 1, .bytes = 100 };
+	struct frame_pages head = { .nr = 1, .bytes = 100 };
+	uint8_t payload[sizeof(head) + sizeof(page) + 100];
+	static struct stream s;
+
+	memset(payload, 0x77, sizeof(payload));
+	memcpy(payload, &head, sizeof(head));
+	for (page.kind = FRAME_PAGE_LZ4; page.kind <= FRAME_PAGE_DELTA; page.kind++) {
+		memcpy(payload + sizeof(head), &page, sizeof(page));
+		stream_reset(&s, 2);
+		stream_begin(&s, 0);
+		stream_put(&s, FRAME_PAGES, payload, sizeof(payload));
+		refused(&s, page.kind == FRAME_PAGE_LZ4 ? "a page that is no LZ4" :
+			"a difference that is no LZ4");
+	}
+}
+
 static void test_forged(const struct stream *good)
 {
 	static const unsigned int left_out[] = { 0, 1, 3, 4, 5, 6 };
@@ -312,7 +358,8 @@ static void test_forged(const struct stream *good)
 	stream_begin(&s, 0);
 	refused(&s, "epoch 0");
 
-	shape.max_bytes = 5 * FRAME_PAGE_SIZE;
+	test_undecodable();
+	shape.max_bytes = 3 * FRAME_PAGE_SIZE;
 	stream_epoch(&s, 2, 9);
 	refused(&s, "an epoch over the limit");
 	shape.max_bytes = STREAM_MAX;
@@ -342,7 +389,7 @@ int main(void)
 	size_t pages;
 
 	pool = epoch_pool_new(1 << 20);
-	epoch = pool ? epoch_new(pool, &shape, apply, &vm, early) : NULL;
+	epoch = pool ? epoch_new(pool, &shape, apply, vm_read, &vm, early) : NULL;
 	if (!epoch)
 		tap_die("no memory");
 
@@ -366,27 +413,30 @@ int main(void)
 	test_forged(&second);
 
 	tap_ok(unchanged(), "the memory is still that of the first epoch");
-	for (rounds = 0; rounds < 3; rounds++)
+	for (rounds = 0; rounds < 3; rounds++) {
+		/* What it is compared with. */
+		vm = before;
 		if (receive(second.byte, second.len) != 1)
 			break;
+	}
 	after = before;
 	memset(after.byte[0][0], 100, FRAME_PAGE_SIZE);
 	memset(after.byte[1][3], 100 + PAGES + 3, FRAME_PAGE_SIZE);
-	memset(after.byte[1][4], 100 + PAGES + 4, FRAME_PAGE_SIZE);
+	memset(after.byte[1][4], 0, FRAME_PAGE_SIZE);
 	memset(after.byte[1][5], 100 + PAGES + 5, FRAME_PAGE_SIZE);
-	memset(after.byte[1][6], 0, FRAME_PAGE_SIZE);
+	memset(after.byte[1][6], 100 + PAGES + 6, FRAME_PAGE_SIZE);
 	memset(after.byte[1][7], 100 + PAGES + 7, FRAME_PAGE_SIZE);
 	memset(after.byte[0][10], 110, FRAME_PAGE_SIZE);
-	memset(after.byte[0][11], 111, FRAME_PAGE_SIZE);
+	memset(after.byte[0][11], 0, FRAME_PAGE_SIZE);
 	memset(after.byte[0][12], 112, FRAME_PAGE_SIZE);
-	memset(after.byte[0][13], 0, FRAME_PAGE_SIZE);
+	memset(after.byte[0][13], 113, FRAME_PAGE_SIZE);
 	tap_ok(rounds == 3 && !memcmp(&vm, &after, sizeof(vm)) && state.data[0] == 100,
 	       "the whole second epoch makes exactly its memory and state");
 	epoch_free(epoch);
 	epoch_pool_free(pool);
 
 	pool = epoch_pool_new(0);
-	epoch = pool ? epoch_new(pool, &shape, apply, &vm, early) : NULL;
+	epoch = pool ? epoch_new(pool, &shape, apply, vm_read, &vm, early) : NULL;
 	if (!epoch)
 		tap_die("no memory");
 	pages = mapped_pages();

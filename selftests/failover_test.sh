@@ -3,7 +3,11 @@
 # failover_test: a host loses its power under load; the guest goes on from the other
 # host with nothing lost, its memory is the primary's at the last checkpoint to the
 # byte, and it can be rebooted there. With VMREPL_MODULE_OPTIONS=debug_break=1024 every
-# fourth checkpoint is torn on the way. What it is called with all agents get. TAP.
+# fourth checkpoint is torn on the way. TAP.
+#
+#	failover_test.sh [--insecure] [OPTION...]
+#
+# --insecure is for both agents, other options are the primary's.
 set -uo pipefail
 # shellcheck source-path=SCRIPTDIR source=hosts.sh
 . "$(dirname "${BASH_SOURCE[0]}")/hosts.sh"
@@ -33,6 +37,14 @@ copied_on_write() {
 	grep -q '"event":"epoch".*"cow":true' "$work/primary.log"
 }
 
+went() { # FIELD of the status: so many pages went so
+	local pages
+
+	pages=$(agent_status a "$1")
+	echo "$1: $pages"
+	((pages > 100))
+}
+
 # Its first line may come behind one that the reset has cut off.
 reboots() {
 	local from
@@ -43,7 +55,11 @@ reboots() {
 		wait_line "$work/b.guest" '^guest: serves' 60 $((from + 1))
 }
 
-agent_options=("$@")
+primary_options=("$@")
+if [[ ${1:-} == --insecure ]]; then
+	agent_options=(--insecure)
+	primary_options=("${@:2}")
+fi
 hosts_up
 must guest_start a
 must guest_start b -incoming defer
@@ -52,7 +68,7 @@ must client_start
 
 agent_env=(VMREPL_DEBUG_HASH=1)
 must standby_start --timeout 5000 --fence-command "lab-power off a"
-must primary_start --timeout 5000 --fence-command "lab-power off b"
+must primary_start --timeout 5000 --fence-command "lab-power off b" "${primary_options[@]}"
 check "the guest is protected" protected || die "not protected"
 check "checkpoints are made" epochs 12
 check "it serves meanwhile" served 5
@@ -60,6 +76,11 @@ if [[ ${VMREPL_MODULE_OPTIONS:-} == *debug_break=1024* ]]; then
 	check "checkpoints are torn, and taken again" torn_on_the_way
 else
 	check "the guest goes on while they are copied" copied_on_write
+fi
+if [[ " ${primary_options[*]} " == *" --compress always "* ]]; then
+	check "pages go as what differs" went delta-pages
+	check "and compressed" went lz4-pages
+	note "$(agent_status a bytes-of-page) bytes for a page"
 fi
 check "the twin on b waits" guest_status b inmigrate
 

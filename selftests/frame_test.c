@@ -58,15 +58,16 @@ static size_t pages_payload(uint8_t *to, uint32_t nr)
 		struct frame_page page = { .block = 0, .page = i };
 
 		if (i % 3 == 2) {
-			page.flags = FRAME_PAGE_ZERO;
+			page.kind = FRAME_PAGE_ZERO;
 		} else {
-			memset(data + head.nr_data * FRAME_PAGE_SIZE, (int)i + 1, FRAME_PAGE_SIZE);
-			head.nr_data++;
+			page.bytes = FRAME_PAGE_SIZE;
+			memset(data + head.bytes, (int)i + 1, FRAME_PAGE_SIZE);
+			head.bytes += FRAME_PAGE_SIZE;
 		}
 		memcpy(to + sizeof(head) + i * sizeof(page), &page, sizeof(page));
 	}
 	memcpy(to, &head, sizeof(head));
-	return sizeof(head) + nr * sizeof(struct frame_page) + head.nr_data * FRAME_PAGE_SIZE;
+	return sizeof(head) + nr * sizeof(struct frame_page) + head.bytes;
 }
 
 static void test_good(void)
@@ -185,21 +186,30 @@ static void test_pages(void)
 	len = put(FRAME_PAGES, 1, 0, payload, n);
 	tap_ok(parse(len, 0) == -EPROTO, "PAGES with 4 billion descriptors");
 	head.nr = 0;
-	head.nr_data = 0;
+	head.bytes = 0;
 	memcpy(payload, &head, sizeof(head));
 	len = put(FRAME_PAGES, 1, 0, payload, n);
 	tap_ok(parse(len, 0) == -EPROTO, "PAGES without a page");
 
 	n = pages_payload(payload, 3);
 	memcpy(&page, payload + sizeof(head), sizeof(page));
-	page.flags = FRAME_PAGE_ZERO;
+	page.kind = FRAME_PAGE_ZERO;
+	page.bytes = 0;
 	memcpy(payload + sizeof(head), &page, sizeof(page));
 	len = put(FRAME_PAGES, 1, 0, payload, n);
 	tap_ok(parse(len, 0) == -EPROTO, "more data than pages that have some");
-	page.flags = 2;
+	page.bytes = FRAME_PAGE_SIZE;
 	memcpy(payload + sizeof(head), &page, sizeof(page));
 	len = put(FRAME_PAGES, 1, 0, payload, n);
-	tap_ok(parse(len, 0) == -EPROTO, "an unknown page flag");
+	tap_ok(parse(len, 0) == -EPROTO, "zeros with data");
+	page.kind = FRAME_PAGE_LZ4;
+	memcpy(payload + sizeof(head), &page, sizeof(page));
+	len = put(FRAME_PAGES, 1, 0, payload, n);
+	tap_ok(parse(len, 0) == -EPROTO, "a page that is compressed to no less than it was");
+	page.kind = FRAME_PAGE_KINDS;
+	memcpy(payload + sizeof(head), &page, sizeof(page));
+	len = put(FRAME_PAGES, 1, 0, payload, n);
+	tap_ok(parse(len, 0) == -EPROTO, "an unknown kind of page");
 }
 
 static void test_random(void)

@@ -120,6 +120,8 @@ check "a stall shorter than the interval" refused "--max-stall must be longer" a
 	--interval 500 --max-stall 400
 check "CPUs that are no list" refused "--worker-cpus wants CPUs and ranges" a - --vm 1 --to "$nobody" \
 	--worker-cpus 3-2
+check "compression that there is not" refused "--compress can be auto, always or never" a - --vm 1 \
+	--to "$nobody" --compress maybe
 check "a port that is none" refused "is no port" a - --vm 1 --to "$standby_ip:notaport"
 check "an address that is none" refused "cannot resolve" a - --vm 1 --to 10.77.0.2.3
 

@@ -96,9 +96,11 @@ static enum store_verdict pages(uint64_t epoch, uint32_t block, uint32_t nr, int
 		size_t descs = sizeof(head) + head.nr * sizeof(struct frame_page);
 		uint32_t i;
 
-		head.nr_data = head.nr;
+		head.bytes = head.nr * FRAME_PAGE_SIZE;
 		for (i = 0; i < head.nr; i++) {
-			struct frame_page page = { .block = block, .page = first + i };
+			struct frame_page page = {
+				.block = block, .bytes = FRAME_PAGE_SIZE, .page = first + i,
+			};
 
 			memcpy(payload + sizeof(head) + i * sizeof(page), &page, sizeof(page));
 		}

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * encoder: a page pays if the time that it takes to encode is less than the time that
+ * the link needs for the bytes it saves. Both are averages over the last frames.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "encoder.h"
+#include "loop.h"
+#include "pagecache.h"
+
+/* Until there is a measurement: LZ4 on a processor of today, and half a page. */
+#define ENCODER_COST_NS		3000.0
+#define ENCODER_SAVED		(FRAME_PAGE_SIZE / 2.0)
+/* Where it does not pay one frame of so many is encoded, to look again. */
+#define ENCODER_LOOK		64u
+/* How much of the averages is the last frame's. */
+#define ENCODER_NEW		0.125
+/* A delta this small need not be compared with anything. */
+#define ENCODER_SMALL		512u
+
+struct encoder {
+	enum encoder_mode mode;
+	struct pagecache *cache;
+	bool works;
+	bool current;		/* @cache is what the standby holds */
+	unsigned int frames_off;
+	double cost_ns;		/* for a page */
+	double saved;		/* bytes of a page */
+	uint64_t began;
+	struct encoder_totals before;	/* the frame */
+	struct encoder_totals totals;
+};
+
+struct encoder *encoder_new(enum encoder_mode mode, size_t cache)
+{
+	struct encoder *e = calloc(1, sizeof(*e));
+
+	if (!e)
+		return NULL;
+	e->mode = mode;
+	e->cost_ns = ENCODER_COST_NS;
+	e->saved = ENCODER_SAVED;
+	if (mode == ENCODER_NEVER || !cache)
+		return e;
+	e->cache = pagecache_new(cache);
+	if (!e->cache) {
+		free(e);
+		return NULL;
+	}
+	return e;
+}
+
+void encoder_free(struct encoder *e)
+{
+	if (!e)
+		return;
+	pagecache_free(e->cache);
+	free(e);
+}
+
+void encoder_forget(struct encoder *e)
+{
+	e->current = false;
+}
+
+void encoder_torn(struct encoder *e, uint64_t epoch)
+{
+	if (e->cache && e->current)
+		pagecache_torn(e->cache, epoch);
+}
+
+static bool encoder_pays(struct encoder *e, uint64_t rate)
+{
+	if (e->mode != ENCODER_AUTO)
+		return e->mode == ENCODER_ALWAYS;
+	if (!rate)
+		return false;
+	if (e->cost_ns < e->saved * (double)NSEC_PER_SEC / (double)rate) {
+		e->frames_off = 0;
+		return true;
+	}
+	return ++e->frames_off % ENCODER_LOOK == 0;
+}
+
+bool encoder_begin(struct encoder *e, uint64_t rate, bool may)
+{
+	e->works = may && encoder_pays(e, rate);
+	if (!e->works) {
+		/* What goes now is not put there. */
+		e->current = false;
+		return false;
+	}
+	if (e->cache && !e->current)
+		pagecache_forget(e->cache);
+	e->current = true;
+	e->before = e->totals;
+	e->began = loop_now();
+	return true;
+}
+
+enum frame_page_kind encoder_page(struct encoder *e, uint64_t epoch, uint32_t block,
+				  uint64_t page, const void *data, void *out, size_t *len)
+{
+	enum frame_page_kind kind = FRAME_PAGE_RAW;
+	const void *base = NULL;
+	size_t n = 0;
+
+	*len = 0;
+	if (!data) {
+		if (e->cache)
+			pagecache_put(e->cache, block, page, epoch, NULL);
+		return FRAME_PAGE_ZERO;
+	}
+	if (e->cache)
+		base = pagecache_find(e->cache, block, page, epoch);
+	if (base) {
+		n = codec_delta(data, base, out, CODEC_MAX);
+		if (n)
+			kind = FRAME_PAGE_DELTA;
+	}
+	if (!n || n > ENCODER_SMALL) {
+		uint8_t other[CODEC_MAX];
+		size_t m = codec_lz4(data, other, n ? n - 1 : CODEC_MAX);
+
+		if (m) {
+			memcpy(out, other, m);
+			n = m;
+			kind = FRAME_PAGE_LZ4;
+		}
+	}
+	if (e->cache)
+		pagecache_put(e->cache, block, page, epoch, data);
+	e->totals.pages++;
+	e->totals.delta += kind == FRAME_PAGE_DELTA;
+	e->totals.lz4 += kind == FRAME_PAGE_LZ4;
+	e->totals.raw += kind == FRAME_PAGE_RAW;
+	e->totals.bytes += n ? n : FRAME_PAGE_SIZE;
+	*len = n;
+	return kind;
+}
+
+void encoder_end(struct encoder *e)
+{
+	double pages = (double)(e->totals.pages - e->before.pages);
+	double ns = (double)(loop_now() - e->began);
+	double bytes = (double)(e->totals.bytes - e->before.bytes);
+
+	if (pages == 0)
+		return;
+	e->cost_ns += (ns / pages - e->cost_ns) * ENCODER_NEW;
+	e->saved += (FRAME_PAGE_SIZE - bytes / pages - e->saved) * ENCODER_NEW;
+}
+
+bool encoder_works(const struct encoder *e)
+{
+	return e->works;
+}
+
+const struct encoder_totals *encoder_totals(const struct encoder *e)
+{
+	return &e->totals;
+}

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * encoder: how each page travels: as zeros, as what differs from the page that the standby
+ * holds, compressed, or as it is, whichever is the smallest.
+ *
+ * It costs time, which is saved only where the link is slower than the processor. So
+ * both are measured, and it is left off, frame by frame, where it does not pay.
+ */
+#ifndef VMREPL_ENCODER_H
+#define VMREPL_ENCODER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "codec.h"
+
+enum encoder_mode {
+	ENCODER_AUTO,		/* where it pays */
+	ENCODER_ALWAYS,
+	ENCODER_NEVER,
+};
+
+/**
+ * struct encoder_totals - since encoder_new(), of frames that were encoded
+ * @pages: that were no zeros
+ * @delta, @lz4, @raw: how many of these went as what
+ * @bytes: that went for them
+ */
+struct encoder_totals {
+	uint64_t pages;
+	uint64_t delta;
+	uint64_t lz4;
+	uint64_t raw;
+	uint64_t bytes;
+};
+
+struct encoder;
+
+/* @cache: bytes of pages to keep for comparing with; 0: none. NULL: no memory. */
+struct encoder *encoder_new(enum encoder_mode mode, size_t cache);
+/* NULL is fine. */
+void encoder_free(struct encoder *e);
+
+/* What the standby holds is not known: a new connection. */
+void encoder_forget(struct encoder *e);
+/* The standby has dropped that epoch. */
+void encoder_torn(struct encoder *e, uint64_t epoch);
+
+/**
+ * encoder_begin() - before each frame
+ * @rate: bytes a second that the link carries; 0: not known
+ * @may:  false: there is no time for it now, the guest stands
+ *
+ * Returns whether encoder_page() is to be called for its pages.
+ */
+bool encoder_begin(struct encoder *e, uint64_t rate, bool may);
+
+/**
+ * encoder_page() - the next page of the frame
+ * @data: NULL: zeros
+ * @out:  room for CODEC_MAX
+ * @len:  bytes written there; 0: it goes as it is
+ *
+ * Returns what it is sent as.
+ */
+enum frame_page_kind encoder_page(struct encoder *e, uint64_t epoch, uint32_t block,
+				  uint64_t page, const void *data, void *out, size_t *len);
+
+/* After the last page of a frame that was begun with success. */
+void encoder_end(struct encoder *e);
+
+/* Whether the last frame was encoded. */
+bool encoder_works(const struct encoder *e);
+const struct encoder_totals *encoder_totals(const struct encoder *e);
+
+#endif /* VMREPL_ENCODER_H */
