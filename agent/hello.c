@@ -27,6 +27,41 @@ static uint64_t hello_big_bytes(const struct ramblock_table *t)
 	return bytes;
 }
 
+/* A text of a QMP answer; what the other side would not take is replaced. */
+static void hello_copy_text(struct json_object *o, const char *field, char *text, size_t size)
+{
+	struct json_object *v;
+	char *p;
+
+	text[0] = '\0';
+	if (!json_object_object_get_ex(o, field, &v) || !json_object_is_type(v, json_type_string))
+		return;
+	snprintf(text, size, "%s", json_object_get_string(v));
+	for (p = text; *p; p++)
+		if (*p < 0x20 || *p > 0x7e)
+			*p = '?';
+}
+
+/* Who the VM is, in the words of its operator. */
+static int hello_read_identity(struct hello *hello, struct qmp *qmp, struct why *why)
+{
+	struct json_object *o = NULL;
+	int err;
+
+	err = qmp_command(qmp, "query-name", NULL, &o, why);
+	if (err)
+		return err;
+	hello_copy_text(o, "name", hello->name, sizeof(hello->name));
+	json_object_put(o);
+	o = NULL;
+	err = qmp_command(qmp, "query-uuid", NULL, &o, why);
+	if (err)
+		return err;
+	hello_copy_text(o, "UUID", hello->uuid, sizeof(hello->uuid));
+	json_object_put(o);
+	return 0;
+}
+
 int hello_read(struct hello *hello, struct qmp *qmp, struct why *why)
 {
 	struct json_object *cpus = NULL;
@@ -37,6 +72,9 @@ int hello_read(struct hello *hello, struct qmp *qmp, struct why *why)
 	snprintf(hello->qemu, sizeof(hello->qemu), "%s", qmp_version(qmp));
 	qmp_version_parts(qmp, &hello->qemu_major, &hello->qemu_minor);
 	err = devstate_machine(qmp, hello->machine, sizeof(hello->machine), why);
+	if (err)
+		return err;
+	err = hello_read_identity(hello, qmp, why);
 	if (err)
 		return err;
 	err = qmp_command(qmp, "query-cpus-fast", NULL, &cpus, why);
@@ -80,6 +118,9 @@ char *hello_write(const struct hello *hello)
 	hello_add_u64(o, "qemu-major", (uint64_t)hello->qemu_major);
 	hello_add_u64(o, "qemu-minor", (uint64_t)hello->qemu_minor);
 	json_object_object_add(o, "machine", json_object_new_string(hello->machine));
+	if (hello->name[0])
+		json_object_object_add(o, "name", json_object_new_string(hello->name));
+	json_object_object_add(o, "uuid", json_object_new_string(hello->uuid));
 	hello_add_u64(o, "ram-bytes", hello->ram_bytes);
 	hello_add_u64(o, "vcpus", hello->nr_vcpus);
 	json_object_object_add(o, "fence", json_object_new_boolean(hello->fence));
@@ -255,6 +296,10 @@ int hello_parse(struct hello *hello, const void *text, size_t len, struct why *w
 		err = hello_get_u64(o, "qemu-minor", 1000, &minor, why);
 	if (!err)
 		err = hello_get_text(o, "machine", hello->machine, sizeof(hello->machine), why);
+	if (!err && json_object_object_get_ex(o, "name", NULL))
+		err = hello_get_text(o, "name", hello->name, sizeof(hello->name), why);
+	if (!err)
+		err = hello_get_text(o, "uuid", hello->uuid, sizeof(hello->uuid), why);
 	if (!err)
 		err = hello_get_u64(o, "ram-bytes", 1ull << 46, &hello->ram_bytes, why);
 	if (!err)
@@ -313,5 +358,13 @@ int hello_match(struct hello *primary, const struct hello *standby, struct why *
 		return why_set(why, EINVAL,
 			       "only the %s has a --fence-command; give one to both sides or to neither",
 			       primary->fence ? "primary" : "standby");
+	if (strcmp(primary->uuid, standby->uuid))
+		return why_set(why, EINVAL,
+			       "these are two VMs: the primary's UUID is %s, the standby's %s; start the standby's QEMU with the same -uuid",
+			       primary->uuid, standby->uuid);
+	if (strcmp(primary->name, standby->name))
+		return why_set(why, EINVAL,
+			       "these are two VMs: the primary's name is '%s', the standby's '%s'; start the standby's QEMU with the same -name",
+			       primary->name, standby->name);
 	return ramblock_match(&primary->blocks, &standby->blocks, why);
 }

@@ -18,6 +18,8 @@
  * @qemu:        version, as text
  * @qemu_major, @qemu_minor: its parts
  * @machine:     machine type as in the device state's stream
+ * @name:        QEMU's -name, what is not plain text in it replaced; empty: it has none
+ * @uuid:        QEMU's -uuid; all zeros: it has none
  * @ram_bytes:   sum of the big blocks
  * @nr_vcpus:    vCPUs
  * @fence:       has a fence command
@@ -30,6 +32,8 @@ struct hello {
 	int qemu_major;
 	int qemu_minor;
 	char machine[128];
+	char name[128];
+	char uuid[40];
 	uint64_t ram_bytes;
 	uint64_t nr_vcpus;
 	bool fence;

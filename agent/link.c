@@ -432,6 +432,11 @@ static void link_connect_late(void *arg)
 	link_down(arg, "no answer to the connection request; is the standby's agent running there?");
 }
 
+static void link_secure_late(void *arg)
+{
+	link_down(arg, "it does not answer our TLS: is it a vmrepl-agent, and not --insecure?");
+}
+
 static void link_secured(void *arg, const char *why)
 {
 	struct link *link = arg;
@@ -459,6 +464,7 @@ static void link_connected(void *arg, int res)
 	struct link *link = arg;
 	char why[WHY_LEN];
 
+	link->flush.fn = link_secure_late;
 	if (link->dead || res < 0)
 		snprintf(why, sizeof(why),
 			 "cannot connect: %s; is the standby's agent running there?", strerror(-res));

@@ -17,6 +17,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		ours.qemu_major = 7;
 		ours.qemu_minor = 2;
 		strcpy(ours.machine, "pc-q35-7.2");
+		strcpy(ours.name, "mail");
+		strcpy(ours.uuid, "00000000-0000-0000-0000-000000000000");
 		ours.ram_bytes = 256 << 20;
 		ours.nr_vcpus = 2;
 		ours.timeout_ms = 2000;

@@ -26,6 +26,8 @@ static void fill(struct hello *hello)
 	hello->qemu_major = 7;
 	hello->qemu_minor = 2;
 	strcpy(hello->machine, "pc-q35-7.2");
+	strcpy(hello->name, "mail");
+	strcpy(hello->uuid, "00000000-0000-0000-0000-000000000000");
 	hello->ram_bytes = 256 * MIB;
 	hello->nr_vcpus = 2;
 	hello->timeout_ms = 2000;
@@ -77,6 +79,7 @@ static void test_round_trip(const char *text)
 	fill(&want);
 	err = hello_parse(&got, text, strlen(text), &why);
 	tap_ok(!err && !strcmp(got.qemu, want.qemu) && !strcmp(got.machine, want.machine) &&
+	       !strcmp(got.name, want.name) && !strcmp(got.uuid, want.uuid) &&
 	       got.ram_bytes == want.ram_bytes && got.nr_vcpus == want.nr_vcpus &&
 	       got.timeout_ms == want.timeout_ms &&
 	       !devices_differ(&got.devices, &want.devices, &ours) &&
@@ -117,6 +120,8 @@ static void test_forged(const char *text)
 	refused(text, "\"pc-q35-7.2\"", "\"\\u001b[2J\"");
 	refused(text, "\"pc-q35-7.2\"", "\"pc\\u0000q35\"");
 	refused(text, "\"pc-q35-7.2\"", "[]");
+	refused(text, "\"name\":\"mail\"", "\"name\":\"\"");
+	refused(text, "\"uuid\":", "\"uuidd\":");
 	refused(text, "\"fence\":false", "\"fence\":0");
 	refused(text, "\"bytes\":262144", "\"bytes\":0");
 	refused(text, "\"bytes\":262144", "\"bytes\":4095");
@@ -167,6 +172,9 @@ static void test_match(void)
 	DIFFERS(devices_add(&primary.devices, "pc-dimm dimm1"), "only the primary's QEMU has a device pc-dimm dimm1");
 	DIFFERS(devices_add(&primary.devices, "virtio-rng-pci"), "virtio-rng-pci");
 	DIFFERS(devices_free(&primary.devices), "virtio-net-pci net0");
+	DIFFERS(strcpy(standby.name, "web"), "name is 'mail', the standby's 'web'");
+	DIFFERS(standby.name[0] = '\0', "name is 'mail', the standby's ''");
+	DIFFERS(standby.uuid[0] = '1', "UUID is 00000000-");
 	DIFFERS(standby.fence = true, "--fence-command");
 	DIFFERS(primary.fence = true, "--fence-command");
 	DIFFERS(standby.blocks.blocks[0].size = 128 * MIB, "pc.ram");

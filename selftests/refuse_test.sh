@@ -217,6 +217,8 @@ check "a standby that does not wait" refused "does not wait for a guest.*-incomi
 vm_end b r
 check "another machine type" mismatch "machine types differ.*-machine pc-q35" -machine pc -accel kvm -m 64M
 check "another RAM size" mismatch "RAM sizes differ.*same -m" -machine q35 -accel kvm -m 96M
+check "another name" mismatch "these are two VMs: .*same -name" "${q35[@]}"
+check "another UUID" mismatch "these are two VMs: .*same -uuid" "${q35[@]}" -uuid 01234567-89ab-cdef-0123-456789abcdef
 check "other vCPUs" mismatch "vCPU counts differ.*same -smp" "${q35[@]}" -smp 2
 
 # shellcheck disable=SC2046
