@@ -13,9 +13,12 @@
 /* Until there is a measurement: LZ4 on a processor of today, and half a page. */
 #define ENCODER_COST_NS		3000.0
 #define ENCODER_SAVED		(FRAME_PAGE_SIZE / 2.0)
-/* Where it does not pay one frame of so many is encoded, to look again. */
-#define ENCODER_LOOK		64u
-/* How much of the averages is the last frame's. */
+/*
+ * Where it does not pay the last two epochs of so many are encoded, to look again: the
+ * second has the first one's pages to compare with.
+ */
+#define ENCODER_LOOK		32u
+/* How much of the averages is that of a frame of the largest size. */
 #define ENCODER_NEW		0.125
 /* A delta this small need not be compared with anything. */
 #define ENCODER_SMALL		512u
@@ -23,9 +26,6 @@
 struct encoder {
 	enum encoder_mode mode;
 	struct pagecache *cache;
-	bool works;
-	bool current;		/* @cache is what the standby holds */
-	unsigned int frames_off;
 	double cost_ns;		/* for a page */
 	double saved;		/* bytes of a page */
 	uint64_t began;
@@ -62,42 +62,36 @@ void encoder_free(struct encoder *e)
 
 void encoder_forget(struct encoder *e)
 {
-	e->current = false;
+	if (e->cache)
+		pagecache_forget(e->cache);
 }
 
 void encoder_torn(struct encoder *e, uint64_t epoch)
 {
-	if (e->cache && e->current)
+	if (e->cache)
 		pagecache_torn(e->cache, epoch);
 }
 
-static bool encoder_pays(struct encoder *e, uint64_t rate)
+bool encoder_pays(struct encoder *e, uint64_t epoch, uint64_t rate)
 {
 	if (e->mode != ENCODER_AUTO)
 		return e->mode == ENCODER_ALWAYS;
 	if (!rate)
 		return false;
-	if (e->cost_ns < e->saved * (double)NSEC_PER_SEC / (double)rate) {
-		e->frames_off = 0;
-		return true;
-	}
-	return ++e->frames_off % ENCODER_LOOK == 0;
+	return e->cost_ns < e->saved * (double)NSEC_PER_SEC / (double)rate ||
+	       epoch % ENCODER_LOOK >= ENCODER_LOOK - 2;
 }
 
-bool encoder_begin(struct encoder *e, uint64_t rate, bool may)
+void encoder_begin(struct encoder *e)
 {
-	e->works = may && encoder_pays(e, rate);
-	if (!e->works) {
-		/* What goes now is not put there. */
-		e->current = false;
-		return false;
-	}
-	if (e->cache && !e->current)
-		pagecache_forget(e->cache);
-	e->current = true;
 	e->before = e->totals;
 	e->began = loop_now();
-	return true;
+}
+
+void encoder_plain(struct encoder *e, uint64_t epoch, uint32_t block, uint64_t page)
+{
+	if (e->cache)
+		pagecache_put(e->cache, block, page, epoch, NULL);
 }
 
 enum frame_page_kind encoder_page(struct encoder *e, uint64_t epoch, uint32_t block,
@@ -144,18 +138,14 @@ enum frame_page_kind encoder_page(struct encoder *e, uint64_t epoch, uint32_t bl
 void encoder_end(struct encoder *e)
 {
 	double pages = (double)(e->totals.pages - e->before.pages);
+	double weight = ENCODER_NEW * pages / FRAME_PAGES_MAX;
 	double ns = (double)(loop_now() - e->began);
 	double bytes = (double)(e->totals.bytes - e->before.bytes);
 
 	if (pages == 0)
 		return;
-	e->cost_ns += (ns / pages - e->cost_ns) * ENCODER_NEW;
-	e->saved += (FRAME_PAGE_SIZE - bytes / pages - e->saved) * ENCODER_NEW;
-}
-
-bool encoder_works(const struct encoder *e)
-{
-	return e->works;
+	e->cost_ns += (ns / pages - e->cost_ns) * weight;
+	e->saved += (FRAME_PAGE_SIZE - bytes / pages - e->saved) * weight;
 }
 
 const struct encoder_totals *encoder_totals(const struct encoder *e)

@@ -4,7 +4,7 @@
  * holds, compressed, or as it is, whichever is the smallest.
  *
  * It costs time, which is saved only where the link is slower than the processor. So
- * both are measured, and it is left off, frame by frame, where it does not pay.
+ * both are measured, and it is left off where it does not pay.
  */
 #ifndef VMREPL_ENCODER_H
 #define VMREPL_ENCODER_H
@@ -48,13 +48,17 @@ void encoder_forget(struct encoder *e);
 void encoder_torn(struct encoder *e, uint64_t epoch);
 
 /**
- * encoder_begin() - before each frame
- * @rate: bytes a second that the link carries; 0: not known
- * @may:  false: there is no time for it now, the guest stands
+ * encoder_pays() - are the next pages to be encoded?
+ * @epoch: that they are of
+ * @rate:  bytes a second that the link carries; 0: not known
  *
- * Returns whether encoder_page() is to be called for its pages.
+ * Before each checkpoint; in a first sync, which is long, before each frame.
  */
-bool encoder_begin(struct encoder *e, uint64_t rate, bool may);
+bool encoder_pays(struct encoder *e, uint64_t epoch, uint64_t rate);
+
+/* Before and after the pages of one frame that are encoded: so much time they take. */
+void encoder_begin(struct encoder *e);
+void encoder_end(struct encoder *e);
 
 /**
  * encoder_page() - the next page of the frame
@@ -67,11 +71,9 @@ bool encoder_begin(struct encoder *e, uint64_t rate, bool may);
 enum frame_page_kind encoder_page(struct encoder *e, uint64_t epoch, uint32_t block,
 				  uint64_t page, const void *data, void *out, size_t *len);
 
-/* After the last page of a frame that was begun with success. */
-void encoder_end(struct encoder *e);
+/* A page that is sent as it is, without encoder_page(). */
+void encoder_plain(struct encoder *e, uint64_t epoch, uint32_t block, uint64_t page);
 
-/* Whether the last frame was encoded. */
-bool encoder_works(const struct encoder *e);
 const struct encoder_totals *encoder_totals(const struct encoder *e);
 
 #endif /* VMREPL_ENCODER_H */

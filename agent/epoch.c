@@ -321,12 +321,9 @@ static int epoch_add_pages(struct epoch *epoch, const struct frame *frame, struc
 			       "an epoch is larger than %llu MiB; start the standby's agent with a larger --max-epoch-mib",
 			       (unsigned long long)(epoch->shape->max_bytes >> 20));
 	epoch->pages += head.nr;
-	if (epoch->live || epoch->early) {
-		int err = epoch_apply_frame(epoch, frame, why);
-
-		if (err || epoch->live)
-			return err;
-	}
+	/* Once: what differs cannot be applied twice. */
+	if (epoch->live || epoch->early)
+		return epoch_apply_frame(epoch, frame, why);
 	return epoch_keep(epoch, frame, why);
 }
 

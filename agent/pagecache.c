@@ -2,6 +2,7 @@
 /*
  * pagecache: sets of four pages, found by a hash of where they belong.
  */
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -19,6 +20,7 @@ struct pagecache_entry {
 
 struct pagecache {
 	size_t nr;		/* entries, a multiple of the ways */
+	bool used;		/* something was put there */
 	struct pagecache_entry *entries;
 	uint8_t *data;
 };
@@ -56,6 +58,9 @@ void pagecache_free(struct pagecache *cache)
 
 void pagecache_forget(struct pagecache *cache)
 {
+	if (!cache->used)
+		return;
+	cache->used = false;
 	memset(cache->entries, 0, cache->nr * sizeof(*cache->entries));
 }
 
@@ -71,6 +76,8 @@ static struct pagecache_entry *pagecache_entry(const struct pagecache *cache, ui
 	struct pagecache_entry *e = cache->entries + pagecache_set(cache, block, page);
 	unsigned int i;
 
+	if (!cache->used)
+		return NULL;
 	for (i = 0; i < PAGECACHE_WAYS; i++)
 		if (e[i].epoch && e[i].page == page && e[i].block == block)
 			return e + i;
@@ -108,6 +115,7 @@ void pagecache_put(struct pagecache *cache, uint32_t block, uint64_t page, uint6
 			if (set[i].epoch < e->epoch)
 				e = set + i;
 	}
+	cache->used = true;
 	e->page = page;
 	e->epoch = epoch;
 	e->block = block;
@@ -118,7 +126,7 @@ void pagecache_torn(struct pagecache *cache, uint64_t epoch)
 {
 	size_t i;
 
-	for (i = 0; i < cache->nr; i++)
+	for (i = 0; cache->used && i < cache->nr; i++)
 		if (cache->entries[i].epoch == epoch)
 			cache->entries[i].epoch = 0;
 }

@@ -272,8 +272,11 @@ static void protect_stopped(void *arg)
 		p->epoch.let_go = loop_now();
 		checkpoint_resume(&p->cp);
 	}
-	/* What went wrong while the guest was let go has ended the epoch. */
-	if (p->phase != PROTECT_OFF)
+	/*
+	 * What went wrong while the guest was let go has ended the epoch. Until QEMU is
+	 * done with its state the guest stands: no time for encoding.
+	 */
+	if (p->phase != PROTECT_OFF && !stream_encodes(p->stream))
 		stream_collect(p->stream, protect_collected, p);
 }
 
@@ -349,6 +352,8 @@ static void protect_resumed(void *arg, int err, const struct why *cause)
 		p->failed(p->arg, why.text);
 	else if (p->epoch.collected)
 		protect_send_end(p);
+	else if (stream_encodes(p->stream))
+		stream_collect(p->stream, protect_collected, p);
 }
 
 /* All of its pages have been sent, and its state is here. */

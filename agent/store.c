@@ -10,7 +10,7 @@
 #include "report.h"
 #include "store.h"
 
-/* One slice of applying: some 0.5 ms, so that heartbeats and frames go on. */
+/* One slice of applying: a millisecond or two, so that heartbeats and frames go on. */
 #define STORE_SLICE	512u
 #define STORE_RESERVE	(64u << 20)
 /* Descriptors, and what a VM with little RAM needs besides. */

@@ -50,7 +50,8 @@ struct stream {
 	struct link *link;
 	struct session *session;
 	struct encoder *encoder;
-	bool may_encode;
+	bool live;
+	bool encodes;
 	struct ramblock_table *blocks;
 	uint64_t epoch;
 	uint64_t digest;
@@ -152,7 +153,7 @@ struct stream *stream_new(struct loop *loop, struct encoder *encoder)
 		return NULL;
 	stream->loop = loop;
 	stream->encoder = encoder;
-	/* Not touched until it is used: that is never while the guest stands. */
+	/* Not touched until it is used, which is not while the guest stands. */
 	stream->rooms_mapped = mmap(NULL, STREAM_ROOMS * sizeof(struct stream_room),
 				    PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (stream->rooms_mapped == MAP_FAILED) {
@@ -193,6 +194,11 @@ void stream_free(struct stream *stream)
 	free(stream->ring_pages);
 	munmap(stream->rooms_mapped, STREAM_ROOMS * sizeof(struct stream_room));
 	free(stream);
+}
+
+bool stream_encodes(const struct stream *stream)
+{
+	return stream->encodes;
 }
 
 bool stream_torn(const struct stream *stream)
@@ -238,7 +244,9 @@ void stream_begin(struct stream *stream, struct link *link, struct session *sess
 	stream->epoch = epoch;
 	stream->digest = 0;
 	memset(&stream->totals, 0, sizeof(stream->totals));
-	stream->may_encode = !(flags & STREAM_STANDS);
+	stream->live = flags & STREAM_LIVE;
+	stream->encodes = !(flags & STREAM_STANDS) &&
+			  encoder_pays(stream->encoder, epoch, link_rate(link));
 	stream->copies = flags & STREAM_COPIES_TOO;
 	stream->copy_block = 0;
 	stream->copy_page = 0;
@@ -286,11 +294,14 @@ static struct stream_frame *stream_frame_get(struct stream *stream)
 	frame->desc.head.bytes = 0;
 	frame->tx.n = 2;
 	frame->room = NULL;
-	if (encoder_begin(stream->encoder, link_rate(stream->link),
-			  stream->may_encode && stream->rooms)) {
+	if (stream->live && stream->rooms)
+		stream->encodes = encoder_pays(stream->encoder, stream->epoch,
+					       link_rate(stream->link));
+	if (stream->encodes) {
 		frame->room = stream->rooms;
 		frame->room_used = 0;
 		stream->rooms = frame->room->next;
+		encoder_begin(stream->encoder);
 	}
 	return frame;
 }
@@ -313,6 +324,8 @@ static void stream_frame_add(struct stream *stream, struct stream_frame *frame, 
 		frame->room_used += len;
 		if (len)
 			data = out;
+	} else {
+		encoder_plain(stream->encoder, stream->epoch, block, page);
 	}
 	desc->bytes = data ? len ? len : FRAME_PAGE_SIZE : 0;
 	stream->totals.zero_pages += !data;
@@ -436,9 +449,7 @@ static int stream_fill_ring(struct stream *stream, uint32_t index)
 /* Whether another frame can be begun; otherwise one that comes back makes it so. */
 static bool stream_can(const struct stream *stream)
 {
-	if (stream->may_encode && encoder_works(stream->encoder) && !stream->rooms)
-		return false;
-	return stream->free;
+	return stream->free && (!stream->encodes || stream->rooms);
 }
 
 static void stream_fill(struct stream *stream)

@@ -74,6 +74,12 @@ void stream_abandon(struct stream *stream);
  */
 int stream_end(struct stream *stream, const uint8_t *state, size_t len, uint32_t flags);
 
+/*
+ * After stream_begin(): whether its pages will be encoded, which takes time. Who cannot
+ * have that yet calls stream_collect() later.
+ */
+bool stream_encodes(const struct stream *stream);
+
 /* After stream_collect(): what was sent is not the checkpoint, see VMREPL_REC_TORN. */
 bool stream_torn(const struct stream *stream);
 
