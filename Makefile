@@ -86,6 +86,7 @@ bench-build: lab-build
 
 bench: bench-build
 	bench/run
+	bench/wire
 
 bench-quick: bench-build
 	bench/run --quick
