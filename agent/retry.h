@@ -3,8 +3,8 @@
  * retry: when the next connection is tried. After a second, or, as long as what was
  * wrong would be wrong again, after twice as long each time.
  */
-#ifndef _RETRY_H
-#define _RETRY_H
+#ifndef VMREPL_RETRY_H
+#define VMREPL_RETRY_H
 
 #include "loop.h"
 
@@ -29,4 +29,4 @@ void retry_slower(struct retry *r, uint64_t most_ns);
 void retry_soon(struct retry *r);
 void retry_cancel(struct retry *r);
 
-#endif /* _RETRY_H */
+#endif /* VMREPL_RETRY_H */

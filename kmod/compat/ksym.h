@@ -68,8 +68,8 @@ int vmrepl_ksym_bind(const char **missing);
  * vmrepl_ksym_addr() - where a function is
  * @name:	of the kernel or of KVM
  * @last:	where it was when it was looked up last; 0: never. If it is there
- *		now all symbols need not be searched, which on 6.1 takes each of
- *		some 150,000 in turn
+ *		now the symbols need not be searched, which on 6.1 goes through
+ *		all of them
  *
  * Caller holds what pins KVM's modules, if it is one of KVM's. Sleeps.
  * Return: its address, or 0.
