@@ -271,7 +271,7 @@ static void test_live(enum vmm_ram kind, int vcpus, int rounds)
 
 int main(int argc, char **argv)
 {
-	int rounds = argc > 1 ? atoi(argv[1]) : 4;
+	int rounds = argc > 1 ? atoi(argv[1]) : 2;
 	pid_t keeper;
 
 	if (rounds < 1)

@@ -33,14 +33,16 @@ static inline uint64_t expect_now_ms(void)
 }
 
 /* Look again and again until it holds. Return: it does; false: it never did. */
-#define expect_until(condition) ({					\
-	uint64_t _end = expect_now_ms() + EXPECT_MS;			\
+#define expect_within(ms, condition) ({					\
+	uint64_t _end = expect_now_ms() + (ms);				\
 	bool _holds;							\
 									\
 	while (!(_holds = (condition)) && expect_now_ms() < _end)	\
 		usleep(1000);						\
 	_holds;								\
 })
+
+#define expect_until(condition)		expect_within(EXPECT_MS, condition)
 
 /* An ioctl's errno, or 0. */
 static inline int expect_ioctl(int fd, unsigned long cmd, void *arg)

@@ -115,15 +115,15 @@ must two b -incoming defer
 must client_start
 
 fence=(--fence-command "lab-power off")
-must standby_start --timeout 20000 "${fence[@]} a"
+must standby_start --timeout 12000 "${fence[@]} a"
 agent_env=(VMREPL_DEBUG_HASH=1)
 agent_start standby2 b --standby --listen "$standby_ip:$two_port" --vm "$(two_pid b)" \
-	--timeout 20000 "${agent_options[@]}" "${fence[@]} a"
+	--timeout 12000 "${agent_options[@]}" "${fence[@]} a"
 must wait_line "$work/standby2.log" 'listening on' 30
 agent_env=()
-must primary_start --timeout 20000 "${fence[@]} b"
+must primary_start --timeout 12000 "${fence[@]} b"
 agent_env=(VMREPL_DEBUG_HASH=1)
-agent_start primary2 a --vm "$(two_pid a)" --to "$standby_ip:$two_port" --timeout 20000 --max-stall 120000 \
+agent_start primary2 a --vm "$(two_pid a)" --to "$standby_ip:$two_port" --timeout 12000 --max-stall 120000 \
 	"${agent_options[@]}" "${fence[@]} b"
 check "the first guest is protected" wait_line "$work/primary.log" "$(event protected)" 240 ||
 	die "not protected"

@@ -134,7 +134,7 @@ static bool cycles(struct vmm *v, struct plugger *p, int count)
 
 int main(int argc, char **argv)
 {
-	int rounds = argc > 1 ? atoi(argv[1]) : 5, whole = 0;
+	int rounds = argc > 1 ? atoi(argv[1]) : 3, whole = 0;
 	struct plugger p = {};
 	struct consumer c;
 	struct vmm *v;
@@ -154,7 +154,7 @@ int main(int argc, char **argv)
 	       whole, rounds, p.gone);
 	consumer_close(&c);
 	tap_ok(expect_untouched(v), "the VM is untouched by it");
-	tap_ok(cycles(v, &p, 10), "attached and detached while processors come and go");
+	tap_ok(cycles(v, &p, 2 * rounds), "attached and detached while processors come and go");
 	tap_ok(expect_untouched(v), "the VM is untouched by that");
 	tap_ok(p.gone && !p.refused, "processors went %lu times, and %lu times would not",
 	       p.gone, p.refused);

@@ -20,8 +20,8 @@ trap finish EXIT
 
 # changed FROM TO: the module with each FROM replaced by TO, of the same length.
 changed() {
-	LC_ALL=C sed "s/$1/$2/g" "$module" >"$tmp/other.ko"
-	! cmp -s "$module" "$tmp/other.ko" || { echo "there is no $1 in it"; return 1; }
+	LC_ALL=C sed "s/$1/$2/g" "$tmp/vmrepl.ko" >"$tmp/other.ko"
+	! cmp -s "$tmp/vmrepl.ko" "$tmp/other.ko" || { echo "there is no $1 in it"; return 1; }
 }
 
 # refused SENTENCE: loading the changed module fails, and the log says why.
@@ -42,6 +42,8 @@ loads() {
 # has CONFIG_MODVERSIONS), and for the module itself, with a zero behind it.
 pattern=${release//[.+]/.}
 other=${release%?????}other
+# All but what is for debuggers; that is nine tenths of it.
+strip --strip-debug -o "$tmp/vmrepl.ko" "$module" || { echo "Bail out! strip"; exit 1; }
 ours="vmrepl: built for Linux $other, and this is $release: build it again"
 check "rmmod" rmmod vmrepl
 check "as if it were for another kernel" changed "$pattern" "$other"

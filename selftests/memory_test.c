@@ -4,7 +4,9 @@
  * where it was. A session is left in every state that it can be in: never used, in
  * the middle of a copy, after whole epochs. TAP.
  *
- *	memory_test [CYCLES]
+ *	memory_test [CYCLES [SECONDS]]
+ *
+ * SECONDS: how long it may take until all is given back, at most 60.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -87,12 +89,12 @@ static long grown(const struct memory *from, const struct memory *to)
 }
 
 /* What RCU and the slabs still hold is given back after a while. */
-static bool memory_is_back(const struct memory *before, long tolerated)
+static bool memory_is_back(const struct memory *before, long tolerated, int ms)
 {
 	struct memory now;
 	bool back;
 
-	back = expect_until((now = memory_now(), grown(before, &now) <= tolerated));
+	back = expect_within(ms, (now = memory_now(), grown(before, &now) <= tolerated));
 	tap_note("KiB before and after: slab %ld %ld, vmalloc %ld %ld, percpu %ld %ld, stacks %ld %ld, page tables %ld %ld",
 		 before->slab, now.slab, before->vmalloc, now.vmalloc,
 		 before->percpu, now.percpu, before->stacks, now.stacks,
@@ -172,13 +174,14 @@ static bool kernel_keeps_freed(void)
 int main(int argc, char **argv)
 {
 	int cycles = argc > 1 ? atoi(argv[1]) : 100;
+	int seconds = argc > 2 ? atoi(argv[2]) : EXPECT_MS / 1000;
 	struct memory before;
 	struct vmm *v;
 	pid_t keeper;
 	int areas;
 
-	if (cycles < 1)
-		tap_die("usage: memory_test [CYCLES]");
+	if (cycles < 1 || seconds < 1 || seconds > EXPECT_MS / 1000)
+		tap_die("usage: memory_test [CYCLES [SECONDS]]");
 	v = vmm_create(VMM_RAM_ANON, PAGES, 2);
 	vmm_write(v, 0, VMM_FIRST_PAGE, USED - VMM_FIRST_PAGE, 1, 1);
 	/* What is allocated once and kept: caches, page tables, ftrace's pages. */
@@ -195,10 +198,10 @@ int main(int argc, char **argv)
 	if (kernel_keeps_freed())
 		tap_skip("KASAN keeps what was freed: what slab has grown by means nothing; kmemleak looks for what is lost");
 	else
-		tap_ok(memory_is_back(&before, TOLERATED_KIB_A_CYCLE * cycles),
+		tap_ok(memory_is_back(&before, TOLERATED_KIB_A_CYCLE * cycles, seconds * 1000),
 		       "%d times attached and detached: the kernel's memory is where it was",
 		       cycles);
-	tap_ok(!areas && expect_until(!vmalloc_areas()),
+	tap_ok(!areas && expect_within(seconds * 1000, !vmalloc_areas()),
 	       "no mapping of the module's is left");
 	tap_ok(expect_untouched(v), "the VM is untouched by it");
 	vmm_destroy(v);

@@ -22,6 +22,7 @@ began=$(lines "$work/primary.log")
 check "it is reset" qmp a '{"execute":"system_reset"}'
 # Its first line may come behind one that the reset has cut off.
 check "it boots again" wait_line "$work/a.guest" 'guest: up' 240 $((from + 1))
+must wait_line "$work/a.guest" 'guest: serves' 120 $((from + 1))
 check "it serves" client_start 3
 check "checkpoints go on" epochs 5
 check "without a new sync" says_no grep -E "$(event resync)|$(event lost)" "$work/primary.log"

@@ -32,7 +32,7 @@ must client_start
 
 note "loss, delay, reordering, a smaller MTU: slower, and no more"
 must standby_start --timeout 60000 --fence-command "lab-power off a"
-must primary_start --timeout 20000 --fence-command "lab-power off b"
+must primary_start --timeout 10000 --fence-command "lab-power off b"
 check "the guest is protected" protected || die "not protected"
 must bad a delay 10ms 5ms loss 1% reorder 25%
 must on a ip link set repl0 mtu 1400
@@ -48,14 +48,14 @@ check "the standby's agent ends" agent_ends standby 0 30
 
 note "the standby does not answer for a while"
 must standby_start --timeout 60000 --fence-command "lab-power off a"
-must primary_start --timeout 20000 --max-stall 12000 --fence-command "lab-power off b"
+must primary_start --timeout 10000 --max-stall 8000 --fence-command "lab-power off b"
 check "the guest is protected" protected || die "not protected"
 check "it serves" served 10
 from=$(lines "$primary_log")
 must agent_signal standby STOP
 check "the standby is given up" wait_line "$primary_log" "$(event stalled)" 60 $((from + 1))
 must agent_signal standby CONT
-check "the agent says so" grep -E 'held for 12000 ms \(--max-stall\): .*giving the standby up.*NOT PROTECTED' "$primary_log"
+check "the agent says so" grep -E 'held for 8000 ms \(--max-stall\): .*giving the standby up.*NOT PROTECTED' "$primary_log"
 check "it has given up its right: output goes" wait_line "$primary_log" "$(event released)" 60 $((from + 1))
 check "the guest serves, on the same connection" served 20
 check "nobody was fenced" test -z "$(grep -E '"event": *"fenced"' "$primary_log" "$standby_log")"
