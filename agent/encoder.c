@@ -152,3 +152,15 @@ const struct encoder_totals *encoder_totals(const struct encoder *e)
 {
 	return &e->totals;
 }
+
+/* Of all that were looked at; of the others the link wanted no fewer bytes. */
+void encoder_status(const struct encoder *e, struct json_object *o)
+{
+	const struct encoder_totals *t = &e->totals;
+
+	json_object_object_add(o, "delta-pages", json_object_new_uint64(t->delta));
+	json_object_object_add(o, "lz4-pages", json_object_new_uint64(t->lz4));
+	json_object_object_add(o, "raw-pages", json_object_new_uint64(t->raw));
+	json_object_object_add(o, "bytes-of-page",
+			       json_object_new_uint64(t->pages ? t->bytes / t->pages : 0));
+}

@@ -13,6 +13,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <json-c/json.h>
+
 #include "codec.h"
 
 enum encoder_mode {
@@ -75,5 +77,8 @@ enum frame_page_kind encoder_page(struct encoder *e, uint64_t epoch, uint32_t bl
 void encoder_plain(struct encoder *e, uint64_t epoch, uint32_t block, uint64_t page);
 
 const struct encoder_totals *encoder_totals(const struct encoder *e);
+
+/* Adds delta-pages, lz4-pages, raw-pages and bytes-of-page to @o. */
+void encoder_status(const struct encoder *e, struct json_object *o);
 
 #endif /* VMREPL_ENCODER_H */

@@ -17,6 +17,8 @@ _Static_assert(sizeof(struct frame_pages) == 8, "wire format");
 _Static_assert(sizeof(struct frame_page) == 16, "wire format");
 _Static_assert(sizeof(struct frame_end) == 40, "wire format");
 _Static_assert(sizeof(struct frame_bye) == 8, "wire format");
+_Static_assert(sizeof(struct frame_sums) == 16, "wire format");
+_Static_assert(sizeof(struct frame_sum) == 16, "wire format");
 _Static_assert(__BYTE_ORDER == __LITTLE_ENDIAN, "pages and records are sent as they are in memory");
 
 static const struct frame_kind {
@@ -38,6 +40,9 @@ static const struct frame_kind {
 	[FRAME_BYE]		= { "BYE", sizeof(struct frame_bye),
 				    sizeof(struct frame_bye) + FRAME_TEXT_MAX },
 	[FRAME_BYE_ACK]		= { "BYE_ACK", 0, 0 },
+	[FRAME_SUMS]		= { "SUMS", sizeof(struct frame_sums),
+				    sizeof(struct frame_sums) +
+				    FRAME_SUMS_MAX * sizeof(struct frame_sum) },
 };
 
 const char *frame_name(enum frame_type type)
@@ -136,6 +141,23 @@ struct frame_bye frame_get_bye(const struct frame *frame)
 	return bye;
 }
 
+struct frame_sums frame_get_sums(const struct frame *frame)
+{
+	struct frame_sums sums;
+
+	memcpy(&sums, frame->payload, sizeof(sums));
+	return sums;
+}
+
+struct frame_sum frame_get_sum(const struct frame *frame, uint32_t i)
+{
+	struct frame_sum sum;
+
+	memcpy(&sum, frame->payload + sizeof(struct frame_sums) + (size_t)i * sizeof(sum),
+	       sizeof(sum));
+	return sum;
+}
+
 void frame_get_text(const struct frame *frame, char *text, size_t len)
 {
 	size_t skip = frame->type == FRAME_BYE ? sizeof(struct frame_bye) : 0;
@@ -215,6 +237,16 @@ static const char *frame_check(const struct frame *frame)
 
 		if (bye.reason == 0 || bye.reason >= FRAME_BYE_REASONS || bye.pad)
 			return "a BYE frame with an unknown reason";
+		return NULL;
+	}
+	case FRAME_SUMS: {
+		struct frame_sums sums = frame_get_sums(frame);
+
+		if (sums.nr > FRAME_SUMS_MAX ||
+		    frame->length != sizeof(sums) + (size_t)sums.nr * sizeof(struct frame_sum))
+			return "a SUMS frame whose length does not fit its count";
+		if (!sums.nr && (sums.block || sums.page))
+			return "a SUMS frame with an impossible count";
 		return NULL;
 	}
 	default:

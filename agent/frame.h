@@ -30,6 +30,7 @@ enum frame_type {
 	FRAME_HEARTBEAT,	/* either: nothing */
 	FRAME_BYE,		/* either: struct frame_bye, then a sentence */
 	FRAME_BYE_ACK,		/* the answer to it */
+	FRAME_SUMS,		/* standby: struct frame_sums, sums of pages that it holds */
 	FRAME_TYPES
 };
 
@@ -156,6 +157,30 @@ struct frame_bye {
 	uint32_t pad;
 };
 
+/* The most pages one FRAME_SUMS can tell of: 1 MiB. */
+#define FRAME_SUMS_MAX		256u
+
+/**
+ * struct frame_sums - head of FRAME_SUMS
+ * @block: index into the blocks of HELLO, one of guest RAM
+ * @nr:    sums that follow, at most FRAME_SUMS_MAX; 0: that was all, @block and @page are 0
+ * @page:  number of the first page in that block
+ */
+struct frame_sums {
+	uint32_t block;
+	uint32_t nr;
+	uint64_t page;
+};
+
+/**
+ * struct frame_sum - of one page (pagesums.h)
+ * @low, @high: of 128 bits; both 0: nothing is told of this page
+ */
+struct frame_sum {
+	uint64_t low;
+	uint64_t high;
+};
+
 #define FRAME_TEXT_MAX		1024u		/* a sentence */
 #define FRAME_JSON_MAX		65536u		/* HELLO, ACCEPT */
 #define FRAME_STATE_MAX		(1u << 20)	/* one piece of state */
@@ -223,6 +248,8 @@ struct frame_page frame_get_page(const struct frame *frame, uint32_t i);
 const uint8_t *frame_get_data(const struct frame *frame);
 struct frame_end frame_get_end(const struct frame *frame);
 struct frame_bye frame_get_bye(const struct frame *frame);
+struct frame_sums frame_get_sums(const struct frame *frame);
+struct frame_sum frame_get_sum(const struct frame *frame, uint32_t i);
 /* The sentence of REFUSE or BYE, made printable; @len of room in @text. */
 void frame_get_text(const struct frame *frame, char *text, size_t len);
 

@@ -13,8 +13,8 @@
 #include "hello.h"
 #include "options.h"
 
-/* What @fence and @timeout_ms, which come later, can make the text longer by. */
-#define HELLO_LATER	24u
+/* What @fence, @timeout_ms and the key for sums can make the text longer by. */
+#define HELLO_LATER	(24u + 16u + PAGESUMS_KEY_LEN)
 
 static uint64_t hello_big_bytes(const struct ramblock_table *t)
 {
@@ -104,7 +104,7 @@ static void hello_add_u64(struct json_object *o, const char *name, uint64_t v)
 	json_object_object_add(o, name, json_object_new_uint64(v));
 }
 
-char *hello_write(const struct hello *hello)
+char *hello_write(const struct hello *hello, const char *sums_key)
 {
 	struct json_object *o = json_object_new_object();
 	struct json_object *blocks = json_object_new_array();
@@ -125,6 +125,8 @@ char *hello_write(const struct hello *hello)
 	hello_add_u64(o, "vcpus", hello->nr_vcpus);
 	json_object_object_add(o, "fence", json_object_new_boolean(hello->fence));
 	hello_add_u64(o, "timeout-ms", hello->timeout_ms);
+	if (sums_key)
+		json_object_object_add(o, "sums-key", json_object_new_string(sums_key));
 	for (i = 0; i < hello->devices.nr; i++)
 		json_object_array_add(devices, json_object_new_string(hello->devices.names[i]));
 	json_object_object_add(o, "devices", devices);
@@ -145,7 +147,7 @@ char *hello_write(const struct hello *hello)
 
 int hello_fits(const struct hello *hello, struct why *why)
 {
-	char *text = hello_write(hello);
+	char *text = hello_write(hello, NULL);
 	size_t len = text ? strlen(text) : 0;
 
 	free(text);
@@ -308,6 +310,9 @@ int hello_parse(struct hello *hello, const void *text, size_t len, struct why *w
 		err = hello_get_bool(o, "fence", &hello->fence, why);
 	if (!err)
 		err = hello_get_u64(o, "timeout-ms", 600000, &hello->timeout_ms, why);
+	if (!err && json_object_object_get_ex(o, "sums-key", NULL))
+		err = hello_get_text(o, "sums-key", hello->sums_key, sizeof(hello->sums_key),
+				     why);
 	if (!err)
 		err = hello_parse_devices(hello, o, why);
 	if (!err)

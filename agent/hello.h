@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "devices.h"
+#include "pagesums.h"
 #include "qmp.h"
 #include "ramblock.h"
 #include "why.h"
@@ -24,6 +25,8 @@
  * @nr_vcpus:    vCPUs
  * @fence:       has a fence command
  * @timeout_ms:  silence that it takes for a loss
+ * @sums_key:    of a primary: wants to be told what the standby holds; of a standby, the
+ *               same: will tell; empty: not. Only of what was parsed
  * @devices:     what its command line, or its operator since, has put in
  * @blocks:      RAM blocks in the order of their wire index
  */
@@ -38,18 +41,19 @@ struct hello {
 	uint64_t nr_vcpus;
 	bool fence;
 	uint64_t timeout_ms;
+	char sums_key[PAGESUMS_KEY_LEN + 1];
 	struct devices devices;
 	struct ramblock_table blocks;
 };
 
 /*
- * Asks QEMU for all of it but @fence and @timeout_ms. Errors: as qmp_command(),
+ * Asks QEMU for all of it but @fence, @timeout_ms and @sums_key. Errors: as qmp_command(),
  * ramblock_read() and hello_fits(). hello_free() afterwards in any case.
  */
 int hello_read(struct hello *hello, struct qmp *qmp, struct why *why);
 
-/* As JSON text, to be freed; NULL: no memory. */
-char *hello_write(const struct hello *hello);
+/* As JSON text, to be freed, with @sums_key where that is not NULL; NULL: no memory. */
+char *hello_write(const struct hello *hello, const char *sums_key);
 
 /* Whether hello_write()'s text fits into a frame. Errors: E2BIG, ENOMEM, with a sentence. */
 int hello_fits(const struct hello *hello, struct why *why);

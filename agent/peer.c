@@ -27,7 +27,11 @@ static void peer_up(void *arg)
 
 	if (!peer->up(peer->arg))
 		return;
-	text = hello_write(peer->hello);
+	/* Who wants pages compared exactly does not trust a sum. */
+	peer->sums_key[0] = '\0';
+	if (peer->options->attach_flags & VMREPL_ATTACH_HASH)
+		pagesums_draw(peer->sums_key);
+	text = hello_write(peer->hello, peer->sums_key[0] ? peer->sums_key : NULL);
 	if (!text) {
 		peer_end(peer, "out of memory");
 		return;
@@ -37,12 +41,38 @@ static void peer_up(void *arg)
 	free(text);
 }
 
+static void peer_ready(struct peer *peer)
+{
+	/* It judges our silence from the first epoch on; we its from now on. */
+	if (peer->accepted(peer->arg, peer->beat_ns))
+		link_watch(peer->link, peer->beat_ns, peer->options->timeout_ns);
+}
+
+/* What it holds, before the VM is touched. */
+static void peer_sums(struct peer *peer, const struct frame *frame)
+{
+	int ret = pagesums_take(peer->sums, frame);
+
+	if (ret < 0) {
+		peer_end(peer, "it told of a page that is not in the guest's memory");
+		return;
+	}
+	if (!ret) {
+		if (loop_now() - peer->count_began > NSEC_PER_SEC)
+			report_progress("what the standby holds", pagesums_position(peer->sums),
+					pagesums_pages(peer->sums));
+		return;
+	}
+	peer->counting = false;
+	report_event("sums", "pages:u", pagesums_told(peer->sums));
+	peer_ready(peer);
+}
+
 /* The standby agrees. */
 static void peer_accepted(struct peer *peer, const struct frame *frame)
 {
 	struct hello theirs;
 	struct why why;
-	uint64_t beat;
 	int err;
 
 	err = hello_parse(&theirs, frame->payload, frame->length, &why);
@@ -54,13 +84,16 @@ static void peer_accepted(struct peer *peer, const struct frame *frame)
 	peer->agreed = true;
 	report_phase("standby %s agrees: QEMU %s", link_peer(peer->link), theirs.qemu);
 	/* Often enough for both. */
-	beat = theirs.timeout_ms * NSEC_PER_MSEC;
-	if (peer->options->timeout_ns < beat)
-		beat = peer->options->timeout_ns;
-	beat /= 8;
-	/* It judges our silence from the first epoch on; we its from now on. */
-	if (peer->accepted(peer->arg, beat))
-		link_watch(peer->link, beat, peer->options->timeout_ns);
+	peer->beat_ns = theirs.timeout_ms * NSEC_PER_MSEC;
+	if (peer->options->timeout_ns < peer->beat_ns)
+		peer->beat_ns = peer->options->timeout_ns;
+	peer->beat_ns /= 8;
+	if (peer->sums_key[0] && !strcmp(theirs.sums_key, peer->sums_key))
+		peer->sums = pagesums_new(&peer->hello->blocks, peer->sums_key);
+	peer->counting = peer->sums;
+	peer->count_began = loop_now();
+	if (!peer->counting)
+		peer_ready(peer);
 }
 
 static void peer_left(struct peer *peer, const struct frame *frame)
@@ -68,6 +101,7 @@ static void peer_left(struct peer *peer, const struct frame *frame)
 	char text[FRAME_TEXT_MAX + 1];
 
 	loop_timer_cancel(peer->loop, &peer->answer);
+	peer->counting = false;
 	frame_get_text(frame, text, sizeof(text));
 	peer->left(peer->arg, frame_get_bye(frame).reason);
 	link_send_copy(peer->link, FRAME_BYE_ACK, 0, NULL, 0);
@@ -85,6 +119,14 @@ static bool peer_frame(void *arg, const struct frame *frame)
 		if (peer->agreed || peer->leaving)
 			break;
 		peer_accepted(peer, frame);
+		return true;
+	case FRAME_SUMS:
+		/* Not wanted any more: it will hear that. */
+		if (peer->agreed && peer->leaving)
+			return true;
+		if (!peer->counting)
+			break;
+		peer_sums(peer, frame);
 		return true;
 	case FRAME_REFUSE:
 		frame_get_text(frame, text, sizeof(text));
@@ -128,6 +170,9 @@ static void peer_closed(void *arg)
 	peer->link = NULL;
 	peer->agreed = false;
 	peer->leaving = false;
+	peer->counting = false;
+	pagesums_free(peer->sums);
+	peer->sums = NULL;
 	peer->closed(peer->arg);
 }
 

@@ -17,6 +17,7 @@
 #include "link.h"
 #include "loop.h"
 #include "options.h"
+#include "pagesums.h"
 #include "why.h"
 
 /**
@@ -35,7 +36,8 @@
  * @options: the owner's
  *
  * Set these before peer_connect(). @link is for sending epochs, NULL where there is
- * no connection; @agreed: on this connection it has accepted. The rest is private.
+ * no connection; @agreed: on this connection it has accepted; @sums: when @accepted is
+ * called, what it holds, or NULL: who wants it takes it away. The rest is private.
  */
 struct peer {
 	bool (*up)(void *arg);
@@ -51,8 +53,13 @@ struct peer {
 
 	struct link *link;
 	bool agreed;
+	struct pagesums *sums;
 
 	struct loop *loop;
+	char sums_key[PAGESUMS_KEY_LEN + 1];
+	bool counting;		/* it tells what it holds */
+	uint64_t count_began;
+	uint64_t beat_ns;
 	bool leaving;		/* BYE is said */
 	struct loop_timer answer;	/* to it */
 };

@@ -111,7 +111,7 @@ static void primary_again(void *arg, const char *text)
 {
 	struct primary *p = arg;
 
-	report_warn("%s: starting over with a full sync", text);
+	report_warn("%s: starting over with a new sync", text);
 	report_event("resync", "why:s", text);
 	primary_leave(p, FRAME_BYE_RESYNC, text, false, 0);
 }
@@ -231,10 +231,11 @@ static bool primary_accepted(void *arg, uint64_t beat_ns)
 	qmp_set_timeout(p->vmm.qmp, quarter < QMP_TIMEOUT_MS ? (unsigned int)quarter :
 			QMP_TIMEOUT_MS);
 	if (p->was_attached)
-		report_phase("attached again: syncing everything to %s", peer_name(&p->peer));
+		report_phase("attached again: syncing to %s", peer_name(&p->peer));
 	p->was_attached = true;
 	p->last_why[0] = '\0';
-	protect_start(&p->protect, p->peer.link);
+	protect_start(&p->protect, p->peer.link, p->peer.sums);
+	p->peer.sums = NULL;
 	return true;
 }
 

@@ -84,8 +84,11 @@ static void protect_begin(struct protect *p, bool live)
 
 static void protect_stream_round(struct protect *p)
 {
+	bool first = p->round == 1;
+
 	stream_begin(p->stream, p->link, &p->guard->session, p->guard->blocks,
-		     p->epoch.number, STREAM_LIVE | (p->round == 1 ? STREAM_COPIES_TOO : 0));
+		     p->epoch.number, STREAM_LIVE | (first ? STREAM_COPIES_TOO : 0),
+		     first ? p->sums : NULL);
 	stream_collect(p->stream, protect_live_collected, p);
 }
 
@@ -130,17 +133,28 @@ static void protect_first_round(struct protect *p)
 		p->failed(p->arg, why.text);
 }
 
+static void protect_forget_sums(struct protect *p)
+{
+	pagesums_free(p->sums);
+	p->sums = NULL;
+}
+
 static void protect_round_acked(struct protect *p)
 {
 	uint64_t pages = p->epoch.pages;
 	bool stuck = p->round > 2 && pages > p->round_pages * 3 / 4;
 
-	report_event("round", "epoch:u round:u pages:u bytes:u ack_us:u", p->epoch.number,
-		     (uint64_t)p->round, pages, stream_totals(p->stream)->bytes,
+	report_event("round", "epoch:u round:u pages:u same_pages:u bytes:u ack_us:u",
+		     p->epoch.number, (uint64_t)p->round, pages,
+		     stream_totals(p->stream)->same_pages, stream_totals(p->stream)->bytes,
 		     (loop_now() - p->epoch.started) / NSEC_PER_USEC);
 	if (p->round == 1) {
 		ramblock_free_copies(p->guard->blocks);
 		report_progress_done("first sync", pages);
+		if (p->sums)
+			report_phase("first sync: the standby held %" PRIu64 " of %" PRIu64 " pages already",
+				     stream_totals(p->stream)->same_pages, pages);
+		protect_forget_sums(p);
 	}
 	p->round_pages = pages;
 	if ((pages >= PROTECT_SYNCED_PAGES || p->round == 1) && !stuck &&
@@ -267,7 +281,7 @@ static void protect_stopped(void *arg)
 		guard_commit(p->guard, &why);
 	ramhash_report(p->guard->vm->pid, p->guard->blocks, p->epoch.number);
 	stream_begin(p->stream, p->link, &p->guard->session, p->guard->blocks,
-		     p->epoch.number, p->epoch.cow ? 0 : STREAM_STANDS);
+		     p->epoch.number, p->epoch.cow ? 0 : STREAM_STANDS, NULL);
 	if (p->epoch.cow) {
 		p->epoch.let_go = loop_now();
 		checkpoint_resume(&p->cp);
@@ -467,7 +481,8 @@ static void protect_line(void *arg)
 
 	if (p->phase == PROTECT_SYNCING) {
 		report_progress(p->round == 1 ? "first sync" : "catching up",
-				stream_totals(p->stream)->pages, p->epoch.pages);
+				stream_totals(p->stream)->pages +
+				stream_totals(p->stream)->same_pages, p->epoch.pages);
 		loop_timer_set(p->loop, &p->line, NSEC_PER_SEC / 10);
 		return;
 	}
@@ -477,16 +492,6 @@ static void protect_line(void *arg)
 			     " pages (%" PRIu64 " as before)  sent %" PRIu64 " KiB  output held %.1f ms  (acked)",
 			     p->shown.number, (double)p->shown.pause_ns / 1e6, p->shown.pages,
 			     p->shown.same_pages, p->shown.bytes >> 10, (double)p->shown.held_ns / 1e6);
-}
-
-/* Of all that were looked at; of the others the link wanted no fewer bytes. */
-static void protect_status_pages(const struct encoder_totals *t, struct json_object *o)
-{
-	json_object_object_add(o, "delta-pages", json_object_new_uint64(t->delta));
-	json_object_object_add(o, "lz4-pages", json_object_new_uint64(t->lz4));
-	json_object_object_add(o, "raw-pages", json_object_new_uint64(t->raw));
-	json_object_object_add(o, "bytes-of-page",
-			       json_object_new_uint64(t->pages ? t->bytes / t->pages : 0));
 }
 
 void protect_status(const struct protect *p, struct json_object *o)
@@ -503,14 +508,15 @@ void protect_status(const struct protect *p, struct json_object *o)
 	json_object_object_add(o, "same-pages", json_object_new_uint64(p->shown.same_pages));
 	json_object_object_add(o, "torn-epochs", json_object_new_uint64(p->shown.torn));
 	json_object_object_add(o, "copy", json_object_new_string(p->shown.cow ? "cow" : "pause"));
-	protect_status_pages(encoder_totals(p->encoder), o);
+	encoder_status(p->encoder, o);
 }
 
 /* ---- beginning and end ---- */
 
-void protect_start(struct protect *p, struct link *link)
+void protect_start(struct protect *p, struct link *link, struct pagesums *sums)
 {
 	p->link = link;
+	p->sums = sums;
 	encoder_forget(p->encoder);
 	p->round = 0;
 	p->relayout = false;
@@ -533,6 +539,7 @@ void protect_halt(struct protect *p)
 	loop_timer_cancel(p->loop, &p->next);
 	loop_timer_cancel(p->loop, &p->line);
 	stream_abandon(p->stream);
+	protect_forget_sums(p);
 	checkpoint_resume(&p->cp);
 }
 

@@ -17,6 +17,7 @@
 #include "guard.h"
 #include "link.h"
 #include "options.h"
+#include "pagesums.h"
 #include "stream.h"
 
 enum protect_phase {
@@ -69,6 +70,7 @@ struct protect {
 	struct link *link;
 	struct encoder *encoder;
 	struct stream *stream;
+	struct pagesums *sums;		/* until the first round is over */
 	struct checkpoint cp;
 	/* the epoch in flight */
 	struct {
@@ -122,8 +124,11 @@ static inline uint64_t protect_due(uint64_t started, uint64_t resumed, uint64_t 
 	return started + interval > resumed + pause ? started + interval : resumed + pause;
 }
 
-/* Begins with a full sync. The guard is attached, the standby has agreed. */
-void protect_start(struct protect *protect, struct link *link);
+/*
+ * Begins with a first sync. The guard is attached, the standby has agreed. @sums: what it
+ * holds, which is left out then; taken over; NULL: everything is sent.
+ */
+void protect_start(struct protect *protect, struct link *link, struct pagesums *sums);
 /*
  * An ACK. False where it does not belong to the epoch in flight.
  */

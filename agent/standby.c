@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "census.h"
 #include "fence.h"
 #include "link.h"
 #include "report.h"
@@ -17,11 +18,10 @@
 #include "stop.h"
 #include "store.h"
 #include "takeover.h"
+#include "visitors.h"
 #include "vmm.h"
 
-#define STANDBY_VISITORS	8
-/* A connection that has not said HELLO; a primary that prepares its first sync. */
-#define STANDBY_GREET_NS	(5 * NSEC_PER_SEC)
+/* A primary that prepares its first sync. */
 #define STANDBY_PREPARE_NS	(60 * NSEC_PER_SEC)
 
 enum standby_state {
@@ -42,32 +42,22 @@ static const char *const standby_states[] = {
 	[STANDBY_PROMOTED]	= "promoted",
 };
 
-struct standby;
-
-/* One connection. */
-struct standby_visitor {
-	struct standby *standby;
-	struct link *link;
-	struct loop_timer greet;
-	bool greeted;		/* it is our primary */
-	bool begun;		/* its first EPOCH_BEGIN came */
-	bool left;		/* it said BYE, or we did: no loss, whatever comes */
-};
-
 struct standby {
 	const struct options *options;
 	struct loop *loop;
 	struct vmm vmm;
 	struct stop stop;
 	struct loop_op *vm_op;
-	struct link_door *door;
-	struct standby_visitor visitors[STANDBY_VISITORS];
-	struct standby_visitor *primary;
+	struct visitors visitors;
+	struct visitor *primary;	/* the one that is connected */
+	bool begun;			/* its first EPOCH_BEGIN came */
+	bool left;			/* it said BYE, or we did: no loss, whatever comes */
 	enum standby_state state;
 	char peer[LINK_PEER_LEN];
 
 	struct hello next;	/* of the connected primary until its first epoch */
 	struct store store;
+	struct census *census;	/* of what the connected primary wants to know */
 	struct fence fence;
 	uint64_t beat_ns;
 	struct takeover takeover;
@@ -91,9 +81,17 @@ static void standby_end(struct standby *s, int code)
 	loop_stop(s->loop);
 }
 
+static void standby_end_census(struct standby *s)
+{
+	census_end(s->census);
+	s->census = NULL;
+}
+
 static void standby_say_bye(struct standby *s, enum frame_bye_reason reason, const char *text)
 {
 	struct link *link = s->primary->link;
+
+	standby_end_census(s);
 	link_send_bye(link, reason, text);
 	link_watch(link, s->options->timeout_ns / 8, s->options->timeout_ns);
 }
@@ -111,7 +109,7 @@ static void standby_give_up(struct standby *s, const char *why)
 	report_warn("cannot protect the guest of the primary at %s: %s; not taking over, waiting for a primary",
 		    s->peer, why);
 	report_event("refused", "peer:s why:s", s->peer, why);
-	s->primary->left = true;
+	s->left = true;
 	standby_set_state(s, STANDBY_WAITING);
 	standby_say_bye(s, FRAME_BYE_ERROR, why);
 }
@@ -125,7 +123,7 @@ static void standby_leave(struct standby *s, enum frame_bye_reason reason, const
 {
 	store_forget(&s->store);
 	s->exit_code = code;
-	if (!s->primary || s->primary->left || s->leaving) {
+	if (!s->primary || s->left || s->leaving) {
 		loop_stop(s->loop);
 		return;
 	}
@@ -156,14 +154,16 @@ static bool standby_epoch_frame(struct standby *s, const struct frame *frame)
 	bool had = s->store.valid;
 	struct why why;
 
+	/* What it was told is no longer so. */
+	standby_end_census(s);
 	switch (store_frame(&s->store, frame, &s->next, &why)) {
 	case STORE_LATER:
 		return false;
 	case STORE_MORE:
-		if (s->primary->begun)
+		if (s->begun)
 			return true;
 		/* Its first epoch: from here on it sends all the time. */
-		s->primary->begun = true;
+		s->begun = true;
 		link_watch(link, s->beat_ns, s->options->timeout_ns);
 		standby_set_state(s, STANDBY_SYNCING);
 		report_phase("first sync from %s", s->peer);
@@ -187,106 +187,106 @@ static bool standby_epoch_frame(struct standby *s, const struct frame *frame)
 	return true;
 }
 
-static void standby_refuse(struct standby_visitor *v, const char *sentence)
+/* What this VM holds is told where the primary wants to know, and it can be read. */
+static bool standby_accept(struct standby *s)
 {
-	report_warn("refused the primary at %s: %s", link_peer(v->link), sentence);
-	report_event("refused", "peer:s why:s", link_peer(v->link), sentence);
-	link_send_copy(v->link, FRAME_REFUSE, 0, sentence, strlen(sentence));
-	link_close_soon(v->link);
-}
-
-static void standby_greet(struct standby_visitor *v, const struct frame *frame)
-{
-	struct standby *s = v->standby;
-	struct hello hello;
-	struct why why;
+	struct link *link = s->primary->link;
 	char *answer;
 
+	if (s->next.sums_key[0])
+		s->census = census_new(s->loop, link, &s->store, &s->next.blocks,
+				       s->next.sums_key);
+	answer = hello_write(&s->vmm.hello, s->census ? s->next.sums_key : NULL);
+	if (!answer) {
+		standby_end_census(s);
+		return false;
+	}
+	link_watch(link, s->beat_ns, STANDBY_PREPARE_NS);
+	link_send_copy(link, FRAME_ACCEPT, 0, answer, strlen(answer));
+	free(answer);
+	return true;
+}
+
+static bool standby_hello(void *arg, struct visitor *v, const struct frame *frame)
+{
+	struct standby *s = arg;
+	struct hello hello;
+	struct why why;
+
 	if (s->state == STANDBY_PROMOTED) {
-		standby_refuse(v, "this standby was promoted and runs the guest itself");
-		return;
+		visitors_refuse(v, "this standby was promoted and runs the guest itself");
+		return false;
 	}
 	if (s->primary) {
 		why_set(&why, EBUSY, "this standby serves another primary already, at %s", s->peer);
-		standby_refuse(v, why.text);
-		return;
+		visitors_refuse(v, why.text);
+		return false;
 	}
 	if (fence_active(&s->fence)) {
-		standby_refuse(v, "this standby has lost its primary and is fencing it");
-		return;
+		visitors_refuse(v, "this standby has lost its primary and is fencing it");
+		return false;
 	}
 	/* What was plugged into the primary since may have been plugged in here too. */
 	if (hello_parse(&hello, frame->payload, frame->length, &why) ||
 	    vmm_look_again(&s->vmm, s->options, REFUSE_STANDBY, &why) ||
 	    hello_match(&hello, &s->vmm.hello, &why)) {
 		hello_free(&hello);
-		standby_refuse(v, why.text);
-		return;
-	}
-	answer = hello_write(&s->vmm.hello);
-	if (!answer) {
-		hello_free(&hello);
-		standby_refuse(v, "this standby is out of memory");
-		return;
+		visitors_refuse(v, why.text);
+		return false;
 	}
 	hello_free(&s->next);
 	s->next = hello;
-	s->primary = v;
-	store_connected(&s->store);
-	snprintf(s->peer, sizeof(s->peer), "%s", link_peer(v->link));
-	v->greeted = true;
 	/* Often enough for both. */
 	s->beat_ns = hello.timeout_ms * NSEC_PER_MSEC;
 	if (s->options->timeout_ns < s->beat_ns)
 		s->beat_ns = s->options->timeout_ns;
 	s->beat_ns /= 8;
-	link_watch(v->link, s->beat_ns, STANDBY_PREPARE_NS);
-	link_send_copy(v->link, FRAME_ACCEPT, 0, answer, strlen(answer));
-	free(answer);
+	s->primary = v;
+	if (!standby_accept(s)) {
+		s->primary = NULL;
+		visitors_refuse(v, "this standby is out of memory");
+		return false;
+	}
+	s->begun = false;
+	s->left = false;
+	store_connected(&s->store);
+	snprintf(s->peer, sizeof(s->peer), "%s", link_peer(v->link));
 	report_phase("primary %s: QEMU %s, %s, %" PRIu64 " vCPUs, %" PRIu64 " MiB", s->peer,
 		     hello.qemu, hello.machine, hello.nr_vcpus, hello.ram_bytes >> 20);
 	report_event("primary", "peer:s machine:s vcpus:u ram_bytes:u", s->peer, hello.machine,
 		     hello.nr_vcpus, hello.ram_bytes);
 	if (s->state == STANDBY_PAUSED)
 		report_phase("the primary is back");
+	return true;
 }
 
-static void standby_bye(struct standby_visitor *v, const struct frame *frame)
+static void standby_bye(struct standby *s, const struct frame *frame)
 {
-	struct standby *s = v->standby;
 	char text[FRAME_TEXT_MAX + 1];
 
 	frame_get_text(frame, text, sizeof(text));
+	standby_end_census(s);
 	store_forget(&s->store);
-	v->left = true;
-	link_send_copy(v->link, FRAME_BYE_ACK, 0, NULL, 0);
+	s->left = true;
+	link_send_copy(s->primary->link, FRAME_BYE_ACK, 0, NULL, 0);
 	standby_set_state(s, STANDBY_WAITING);
 	report_phase("the primary ended protection: %s; not taking over, waiting for a primary", text);
 	report_event("bye", "reason:u text:s", (uint64_t)frame_get_bye(frame).reason, text);
 }
 
-static bool standby_frame(void *arg, const struct frame *frame)
+static bool standby_frame(void *arg, struct visitor *v, const struct frame *frame)
 {
-	struct standby_visitor *v = arg;
-	struct standby *s = v->standby;
+	struct standby *s = arg;
 
-	if (!v->greeted) {
-		loop_timer_cancel(s->loop, &v->greet);
-		if (frame->type == FRAME_HELLO)
-			standby_greet(v, frame);
-		else
-			standby_refuse(v, "it does not begin with HELLO");
-		return true;
-	}
 	if (frame->type == FRAME_BYE_ACK && s->leaving) {
 		loop_stop(s->loop);
 		return true;
 	}
-	if (frame->type == FRAME_BYE_ACK && v->left) {
+	if (frame->type == FRAME_BYE_ACK && s->left) {
 		link_close(v->link);
 		return true;
 	}
-	if (v->left || s->leaving)
+	if (s->left || s->leaving)
 		return true;
 	switch (frame->type) {
 	case FRAME_EPOCH_BEGIN:
@@ -295,7 +295,7 @@ static bool standby_frame(void *arg, const struct frame *frame)
 	case FRAME_EPOCH_END:
 		return standby_epoch_frame(s, frame);
 	case FRAME_BYE:
-		standby_bye(v, frame);
+		standby_bye(s, frame);
 		return true;
 	default: {
 		struct why why;
@@ -308,68 +308,24 @@ static bool standby_frame(void *arg, const struct frame *frame)
 	}
 }
 
-static void standby_down(void *arg, const char *why)
-{
-	struct standby_visitor *v = arg;
-
-	if (v == v->standby->primary) {
-		v->standby->takeover.silence = loop_now() - link_last_rx(v->link);
-		standby_lost(v->standby, why);
-	} else if (!v->left) {
-		report_warn("closed a connection from %s: %s", link_peer(v->link), why);
-		report_event("refused", "peer:s why:s", link_peer(v->link), why);
-	}
-}
-
-static void standby_closed(void *arg)
-{
-	struct standby_visitor *v = arg;
-
-	if (v->standby->primary == v)
-		v->standby->primary = NULL;
-	loop_timer_cancel(v->standby->loop, &v->greet);
-	memset(v, 0, sizeof(*v));
-}
-
-static const struct link_handlers standby_handlers = {
-	.frame	= standby_frame,
-	.down	= standby_down,
-	.closed	= standby_closed,
-};
-
-/* Whatever it sent meanwhile, byte by byte: it must not keep a place. */
-static void standby_greet_late(void *arg)
-{
-	struct standby_visitor *v = arg;
-	struct link *link = v->link;
-
-	standby_down(v, "it has not said HELLO");
-	link_close(link);
-}
-
-static void standby_accepted(void *arg, struct link_wire *wire, const char *peer)
+static void standby_down(void *arg, struct visitor *v, const char *why)
 {
 	struct standby *s = arg;
-	unsigned int i;
 
-	for (i = 0; i < STANDBY_VISITORS; i++) {
-		struct standby_visitor *v = &s->visitors[i];
-
-		if (v->standby)
-			continue;
-		v->standby = s;
-		v->link = link_adopt(s->loop, s->options->ops, wire, peer, &standby_handlers, v);
-		if (!v->link) {
-			v->standby = NULL;
-			return;
-		}
-		v->greet.fn = standby_greet_late;
-		v->greet.arg = v;
-		loop_timer_set(s->loop, &v->greet, STANDBY_GREET_NS);
+	if (v != s->primary)
 		return;
-	}
-	report_warn("closed a connection from %s: too many connections", peer);
-	s->options->ops->close(wire);
+	s->takeover.silence = loop_now() - link_last_rx(v->link);
+	standby_lost(s, why);
+}
+
+static void standby_closed(void *arg, struct visitor *v)
+{
+	struct standby *s = arg;
+
+	if (s->primary != v)
+		return;
+	standby_end_census(s);
+	s->primary = NULL;
 }
 
 static int standby_promote(struct standby *s, struct why *why)
@@ -401,13 +357,12 @@ static void standby_fenced(void *arg)
 /* The primary is gone without a goodbye. */
 static void standby_lost(struct standby *s, const char *why)
 {
-	bool left = s->primary->left;
-
+	standby_end_census(s);
 	s->primary = NULL;
 	store_disconnected(&s->store);
 	if (s->leaving)
 		loop_stop(s->loop);
-	if (left || s->leaving)
+	if (s->left || s->leaving)
 		return;
 	report_warn("lost the primary at %s: %s", s->peer, why);
 	report_event("lost", "peer:s why:s silence_us:u promotable:b", s->peer, why,
@@ -524,18 +479,8 @@ static void standby_asked_to_stop(void *arg, unsigned int count)
 
 static void standby_close(struct standby *s)
 {
-	unsigned int i;
-
 	fence_close(&s->fence);
-	if (s->door)
-		s->options->ops->unlisten(s->door);
-	for (i = 0; i < STANDBY_VISITORS; i++)
-		if (s->visitors[i].link)
-			link_close(s->visitors[i].link);
-	/* What is under way on the connections ends within a moment. */
-	for (i = 0; i < STANDBY_VISITORS; i++)
-		while (s->visitors[i].standby)
-			loop_turn(s->loop, NSEC_PER_SEC);
+	visitors_close(&s->visitors);
 	loop_cancel(s->loop, s->vm_op);
 	stop_close(&s->stop);
 	store_close(&s->store);
@@ -574,8 +519,13 @@ int standby_run(const struct options *options)
 				 options->debug_break == OPTIONS_BREAK_APPLY_EARLY, &why);
 	if (err)
 		goto fail;
-	s.door = options->ops->listen(s.loop, &options->addr, standby_accepted, &s, &why);
-	if (!s.door)
+	s.visitors.hello = standby_hello;
+	s.visitors.frame = standby_frame;
+	s.visitors.down = standby_down;
+	s.visitors.closed = standby_closed;
+	s.visitors.arg = &s;
+	err = visitors_open(&s.visitors, s.loop, options->ops, &options->addr, &why);
+	if (err)
 		goto fail;
 	s.stop.asked = standby_asked_to_stop;
 	s.stop.arg = &s;

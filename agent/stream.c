@@ -53,6 +53,7 @@ struct stream {
 	bool live;
 	bool encodes;
 	struct ramblock_table *blocks;
+	const struct pagesums *held;
 	uint64_t epoch;
 	uint64_t digest;
 	struct stream_totals totals;
@@ -236,11 +237,13 @@ static bool stream_room(struct stream *stream, unsigned int nr_rings)
 }
 
 void stream_begin(struct stream *stream, struct link *link, struct session *session,
-		  struct ramblock_table *blocks, uint64_t epoch, uint32_t flags)
+		  struct ramblock_table *blocks, uint64_t epoch, uint32_t flags,
+		  const struct pagesums *held)
 {
 	stream->link = link;
 	stream->session = session;
 	stream->blocks = blocks;
+	stream->held = held;
 	stream->epoch = epoch;
 	stream->digest = 0;
 	memset(&stream->totals, 0, sizeof(stream->totals));
@@ -397,6 +400,7 @@ static int stream_fill_ring(struct stream *stream, uint32_t index)
 	frame = stream_frame_get(stream);
 	for (i = 0; i < ready && frame->desc.head.nr < FRAME_PAGES_MAX && !stream->ended[index]; i++) {
 		const struct vmrepl_rec *rec = ring_rec(ring, i);
+		const uint8_t *data;
 		unsigned int block;
 		uint64_t page;
 
@@ -425,8 +429,11 @@ static int stream_fill_ring(struct stream *stream, uint32_t index)
 			break;
 		}
 		stream->ring_pages[index]++;
-		stream_frame_add(stream, frame, block, page,
-				 rec->type == VMREPL_REC_PAGE ? ring_data(ring, i) : NULL);
+		data = rec->type == VMREPL_REC_PAGE ? ring_data(ring, i) : NULL;
+		if (data && stream->held && pagesums_holds(stream->held, block, page, data))
+			stream->totals.same_pages++;
+		else
+			stream_frame_add(stream, frame, block, page, data);
 	}
 	if (err) {
 		stream_frame_put(stream, frame);

@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "link.h"
+#include "pagesums.h"
 #include "ramblock.h"
 #include "session.h"
 
@@ -20,12 +21,14 @@
  * struct stream_totals - of the epoch so far
  * @pages:       page records
  * @zero_pages:  those that are zeros
+ * @same_pages:  those left out: the standby holds them
  * @state_bytes: device state
  * @bytes:       on the wire
  */
 struct stream_totals {
 	uint64_t pages;
 	uint64_t zero_pages;
+	uint64_t same_pages;
 	uint64_t state_bytes;
 	uint64_t bytes;
 };
@@ -49,9 +52,12 @@ void stream_free(struct stream *stream);
  * stream_begin() - start an epoch
  * @blocks: names the pages
  * @flags:  STREAM_*
+ * @held:   what the standby holds already, which is left out; must stay until the epoch
+ *          is collected or abandoned. NULL: nothing
  */
 void stream_begin(struct stream *stream, struct link *link, struct session *session,
-		  struct ramblock_table *blocks, uint64_t epoch, uint32_t flags);
+		  struct ramblock_table *blocks, uint64_t epoch, uint32_t flags,
+		  const struct pagesums *held);
 
 /**
  * stream_collect() - take the rings' records until each has shown its end

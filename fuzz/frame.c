@@ -8,6 +8,34 @@
 
 #include "frame.h"
 #include "fuzz.h"
+#include "pagesums.h"
+
+/* What it tells of may be anywhere; what is taken is in the table. */
+static void use_sums(const struct frame *frame)
+{
+	static struct ramblock_table blocks;
+	static struct pagesums *sums;
+	uint32_t nr = frame_get_sums(frame).nr;
+	char key[PAGESUMS_KEY_LEN + 1];
+
+	if (!sums) {
+		ramblock_add(&blocks, "ram", 512 * FRAME_PAGE_SIZE, true);
+		ramblock_add(&blocks, "rom", FRAME_PAGE_SIZE, false);
+		MUST(!pagesums_draw(key));
+		sums = pagesums_new(&blocks, key);
+		MUST(sums);
+	}
+	switch (pagesums_take(sums, frame)) {
+	case 0:
+		MUST(nr && pagesums_position(sums) <= pagesums_pages(sums));
+		break;
+	case 1:
+		MUST(!nr);
+		break;
+	default:
+		MUST(nr);
+	}
+}
 
 /* Reads all of a frame as its users do; the sanitizers watch. */
 static void use(const struct frame *frame)
@@ -30,6 +58,15 @@ static void use(const struct frame *frame)
 		MUST(data == pages.bytes);
 		for (i = 0; i < data; i++)
 			sum += bytes[i];
+		break;
+	}
+	case FRAME_SUMS: {
+		struct frame_sums sums = frame_get_sums(frame);
+
+		MUST(sums.nr <= FRAME_SUMS_MAX && (sums.nr || !sums.page));
+		for (i = 0; i < sums.nr; i++)
+			sum += frame_get_sum(frame, i).low;
+		use_sums(frame);
 		break;
 	}
 	case FRAME_EPOCH_END:

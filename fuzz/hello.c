@@ -33,11 +33,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		hello_free(&hello);
 		return 0;
 	}
-	text = hello_write(&hello);
+	text = hello_write(&hello, hello.sums_key[0] ? hello.sums_key : NULL);
 	MUST(text);
 	MUST(!hello_parse(&again, text, strlen(text), &why));
 	MUST(again.nr_vcpus == hello.nr_vcpus && again.blocks.nr == hello.blocks.nr &&
-	     !strcmp(again.machine, hello.machine));
+	     !strcmp(again.machine, hello.machine) && !strcmp(again.sums_key, hello.sums_key));
 	free(text);
 	if (hello_match(&hello, &ours, &why))
 		MUST(why.text[0]);

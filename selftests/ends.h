@@ -31,6 +31,7 @@ struct end {
 	uint64_t last_epoch;
 	enum frame_type last_type;
 	char why[WHY_LEN];
+	void (*show)(const struct frame *frame);	/* or NULL */
 };
 
 static struct loop *loop;
@@ -56,6 +57,8 @@ static inline bool on_frame(void *arg, const struct frame *frame)
 	end->bytes += frame->length;
 	end->last_type = frame->type;
 	end->last_epoch = frame->epoch;
+	if (end->show)
+		end->show(frame);
 	return true;
 }
 

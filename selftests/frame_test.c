@@ -2,8 +2,9 @@
 /*
  * frame_test: the parser of the wire takes what is right and nothing else.
  *
- *	frame_test
+ *	frame_test WIRE.MD
  *
+ * WIRE.MD: docs/wire.md, whose vectors must be what we send.
  * Needs no privileges and no module.
  */
 #include <errno.h>
@@ -244,13 +245,104 @@ static void test_random(void)
 	tap_ok(!taken, "200000 random buffers: none taken");
 }
 
-int main(void)
+static void test_sums(void)
 {
+	static struct { struct frame_sums head; struct frame_sum sums[FRAME_SUMS_MAX + 1]; } payload;
+	struct frame frame;
+	const char *why;
+	size_t len;
+
+	payload.head = (struct frame_sums){ .block = 1, .nr = FRAME_SUMS_MAX, .page = 5 };
+	payload.sums[255].high = 9;
+	len = put(FRAME_SUMS, 0, 0, &payload, sizeof(payload) - sizeof(payload.sums[0]));
+	tap_ok(frame_parse(buf, len, 0, &frame, &why) == (ssize_t)len &&
+	       frame_get_sums(&frame).page == 5 && frame_get_sum(&frame, 255).high == 9,
+	       "the largest SUMS");
+	len = put(FRAME_SUMS, 0, 0, &payload, sizeof(payload));
+	tap_ok(parse(len, 0) == -EPROTO, "SUMS that is too long");
+	payload.head.nr = UINT32_MAX;
+	len = put(FRAME_SUMS, 0, 0, &payload, sizeof(payload.head));
+	tap_ok(parse(len, 0) == -EPROTO, "SUMS with 4 billion sums");
+	payload.head.nr = 2;
+	len = put(FRAME_SUMS, 0, 0, &payload, sizeof(payload.head) + sizeof(payload.sums[0]));
+	tap_ok(parse(len, 0) == -EPROTO, "SUMS with fewer than it says");
+	payload.head.nr = 0;
+	len = put(FRAME_SUMS, 0, 0, &payload, sizeof(payload.head));
+	tap_ok(parse(len, 0) == -EPROTO, "an end of SUMS that names a page");
+}
+
+/* A line of @doc is "| @name | `the frame in hexadecimal digits` |". */
+static void test_vector(const char *doc, const char *name, size_t len)
+{
+	static char line[4 * sizeof(buf)];
+	char *p = line + sprintf(line, "| %s | `", name);
+
+	for (size_t i = 0; i < len; i++)
+		p += sprintf(p, "%02x", buf[i]);
+	sprintf(p, "` |");
+	if (!tap_ok(strstr(doc, line), "the documented %s is what is sent", name))
+		tap_note("%s", line);
+}
+
+static void test_vectors(const char *path)
+{
+	static const struct frame_begin begin = { .flags = FRAME_BEGIN_LIVE };
+	static const struct frame_end end = {
+		.pages = 2, .zero_pages = 1, .state_bytes = 3, .digest = 0x0123456789abcdef,
+		.flags = FRAME_END_STANDS,
+	};
+	static const struct {
+		struct frame_pages head;
+		struct frame_page pages[2];
+		uint8_t data[5];
+	} __attribute__((packed)) pages = {
+		{ .nr = 2, .bytes = 5 },
+		{
+			{ .block = 1, .kind = FRAME_PAGE_ZERO, .page = 7 },
+			{ .block = 0, .kind = FRAME_PAGE_DELTA, .bytes = 5, .page = 8 },
+		},
+		{ 1, 2, 3, 4, 5 },
+	};
+	static const struct { struct frame_sums head; struct frame_sum sums[2]; } sums = {
+		{ .block = 1, .nr = 2, .page = 9 },
+		{ { 0, 0 }, { .low = 0x1122334455667788, .high = 0x99aabbccddeeff00 } },
+	};
+	static const struct { struct frame_bye bye; char text[4]; } bye = {
+		{ .reason = FRAME_BYE_STOP }, { 'd', 'o', 'n', 'e' },
+	};
+	static char doc[1 << 16];
+	FILE *f = fopen(path, "re");
+
+	if (!f || !fread(doc, 1, sizeof(doc) - 1, f))
+		tap_die("%s: %s", path, strerror(errno));
+	fclose(f);
+	test_vector(doc, "HEARTBEAT, seq 7", put(FRAME_HEARTBEAT, 0, 7, "", 0));
+	test_vector(doc, "HELLO, `{}`", put(FRAME_HELLO, 0, 0, "{}", 2));
+	test_vector(doc, "EPOCH_BEGIN, epoch 1, seq 1, live",
+		    put(FRAME_EPOCH_BEGIN, 1, 1, &begin, sizeof(begin)));
+	test_vector(doc, "PAGES, epoch 1, seq 2: block 1 page 7 zero, block 0 page 8 delta of 01 to 05",
+		    put(FRAME_PAGES, 1, 2, &pages, sizeof(pages)));
+	test_vector(doc, "STATE, epoch 1, seq 3, `abc`", put(FRAME_STATE, 1, 3, "abc", 3));
+	test_vector(doc, "EPOCH_END, epoch 1, seq 4: 2 pages, 1 zero, 3 bytes of state, digest 0x0123456789abcdef, stands",
+		    put(FRAME_EPOCH_END, 1, 4, &end, sizeof(end)));
+	test_vector(doc, "ACK, epoch 1, seq 1", put(FRAME_ACK, 1, 1, "", 0));
+	test_vector(doc, "SUMS, seq 1: block 1 page 9 not told, page 10 0x99aabbccddeeff001122334455667788",
+		    put(FRAME_SUMS, 0, 1, &sums, sizeof(sums)));
+	test_vector(doc, "BYE, seq 5, reason 1, `done`",
+		    put(FRAME_BYE, 0, 5, &bye, sizeof(bye)));
+}
+
+int main(int argc, char **argv)
+{
+	if (argc != 2)
+		tap_die("usage: frame_test WIRE.MD");
 	test_good();
 	test_cut();
 	test_flipped();
 	test_header();
 	test_pages();
+	test_sums();
+	test_vectors(argv[1]);
 	test_random();
 	return tap_done();
 }

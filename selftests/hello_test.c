@@ -17,6 +17,7 @@
 #include "tap.h"
 
 #define MIB	(1ull << 20)
+#define KEY	"0123456789abcdef"
 
 static void fill(struct hello *hello)
 {
@@ -81,7 +82,7 @@ static void test_round_trip(const char *text)
 	tap_ok(!err && !strcmp(got.qemu, want.qemu) && !strcmp(got.machine, want.machine) &&
 	       !strcmp(got.name, want.name) && !strcmp(got.uuid, want.uuid) &&
 	       got.ram_bytes == want.ram_bytes && got.nr_vcpus == want.nr_vcpus &&
-	       got.timeout_ms == want.timeout_ms &&
+	       got.timeout_ms == want.timeout_ms && !strcmp(got.sums_key, KEY) &&
 	       !devices_differ(&got.devices, &want.devices, &ours) &&
 	       got.blocks.nr == 2 && !strcmp(got.blocks.blocks[1].name, "pc.bios") &&
 	       got.blocks.blocks[0].big && !got.blocks.blocks[1].big, "what is written is read");
@@ -122,6 +123,8 @@ static void test_forged(const char *text)
 	refused(text, "\"pc-q35-7.2\"", "[]");
 	refused(text, "\"name\":\"mail\"", "\"name\":\"\"");
 	refused(text, "\"uuid\":", "\"uuidd\":");
+	refused(text, "\"" KEY "\"", "\"\"");
+	refused(text, "\"" KEY "\"", "true");
 	refused(text, "\"fence\":false", "\"fence\":0");
 	refused(text, "\"bytes\":262144", "\"bytes\":0");
 	refused(text, "\"bytes\":262144", "\"bytes\":4095");
@@ -206,7 +209,7 @@ int main(void)
 	char *text;
 
 	fill(&hello);
-	text = hello_write(&hello);
+	text = hello_write(&hello, KEY);
 	hello_free(&hello);
 	if (!text)
 		tap_die("no memory");

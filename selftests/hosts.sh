@@ -434,6 +434,33 @@ frames_start() {
 	wait_line "$work/frames.err" 'listening on' 30
 }
 
+# ---- the guest's memory on both sides, read from outside ----
+
+# guest_ram HOST: a checksum of the first 128 MiB of its RAM, which are in one piece.
+guest_ram() {
+	local said hva
+
+	said=$(qmp "$1" '{"execute":"human-monitor-command","arguments":{"command-line":"gpa2hva 0x100000"}}')
+	hva=$(grep -oE 'is 0x[0-9a-f]+' <<<"$said") || { echo "$said"; return 1; }
+	on "$1" dd if="/proc/$(guest_pid "$1")/mem" bs=1M iflag=skip_bytes \
+		skip=$((${hva#is } - 0x100000)) count=128 status=none | md5sum
+}
+
+# ram_equal: as both stand. The guest runs again then.
+ram_equal() {
+	local applied a b
+
+	[[ $(qmp a '{"execute":"stop"}') == *'"return"'* ]] || return 1
+	wait_line "$work/primary.log" "$(event guest '"stands":true')" 60 "$(lines "$work/primary.log")" &&
+		epochs 2 && applied=$(($(lines "$work/standby.log") + 1)) &&
+		wait_count "$work/standby.log" "$(event applied)" 2 "$applied" || return 1
+	guest_ram b >"$work/b.ram" &
+	a=$(guest_ram a)
+	wait $! && b=$(<"$work/b.ram")
+	echo "a: $a, b: $b"
+	[[ $a && $a == "$b" && $(qmp a '{"execute":"cont"}') == *'"return"'* ]]
+}
+
 # ---- the guest's memory on both sides, with VMREPL_DEBUG_HASH=1 in agent_env ----
 
 # hashes NAME: "EPOCH HASH" for each checkpoint, sorted for join.

@@ -22,6 +22,17 @@ good() { # HOST
 	on "$1" tc qdisc del dev repl0 root
 }
 
+# left_out LINE: of the pages that are not zeros, the sync from there on sent fewer than half.
+left_out() {
+	local bytes same
+
+	wait_line "$primary_log" "$(event round '"round":1,')" 10 "$1" || return 1
+	read -r same bytes < <(tail -n "+$1" "$primary_log" |
+		sed -nE 's/.*"event":"round".*"round":1,.*"same_pages":([0-9]+),"bytes":([0-9]+).*/\1 \2/p')
+	echo "$same pages left out, $bytes bytes sent"
+	((same * 4096 > bytes))
+}
+
 agent_options=(--insecure)
 hosts_up
 must on a modprobe sch_netem
@@ -60,6 +71,8 @@ check "it has given up its right: output goes" wait_line "$primary_log" "$(event
 check "the guest serves, on the same connection" served 20
 check "nobody was fenced" test -z "$(grep -E '"event": *"fenced"' "$primary_log" "$standby_log")"
 check "it is protected again by itself" protected $((from + 1))
+check "without what the standby holds already" left_out $((from + 1))
+check "the standby's memory is the primary's" ram_equal
 check "it serves" served 10
 
 note "next to nothing comes through"
@@ -75,6 +88,7 @@ must host_up b
 must guest_start b -incoming defer
 must standby_start --timeout 60000 --fence-command "lab-power off a"
 check "with b back it is protected by itself" protected $((from + 1))
+check "the standby's memory is the primary's" ram_equal
 check "it serves" served 10
 must agent_signal primary TERM
 check "the primary's agent ends" agent_ends primary 0 30
