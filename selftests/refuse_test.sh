@@ -93,6 +93,13 @@ silent() {
 		"$standby_ip" "$port"
 }
 
+# Connections that say nothing, more than there are places, as long as they are let.
+flood() {
+	# shellcheck disable=SC2016
+	on a timeout 20 bash -c 'for i in {1..20}; do exec {fd}<>"/dev/tcp/$0/$1" || exit; done
+		sleep 20' "$standby_ip" "$port"
+}
+
 # mismatch PATTERN QEMU_OPTIONS...: the twin on b is another machine than m.
 mismatch() {
 	local pattern=$1 from
@@ -293,7 +300,11 @@ vm b m "${q35[@]}" -incoming defer $(vm_qmp m) $(vm_net m) "${disk[@]}"
 m=$(vm_pid a m)
 agent_start standby b --standby --listen "$standby_ip:$port" --vm "$(vm_pid b m)" --timeout 10000
 must wait_line "$standby_log" 'listening on' 30
+from=$(lines "$standby_log")
+flood &
+check "connections that say nothing take all places" standby_sees "too many connections wait" $((from + 1))
 agent_start primary a --vm "$m" --to "$standby_ip:$port" --timeout 10000 --worker-cpus 1-2
+check "its primary has one all the same" wait_line "$work/primary.log" "agrees: QEMU" 30
 check "a read-only disk is fine: protected" protected || die "not protected"
 check "its workers are where they should be" test "$(agent_status a worker-cpus)" = 1-2
 second() { # PATTERN HOST ARGUMENTS
