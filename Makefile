@@ -18,6 +18,10 @@ SERVICE	?= tools/demo/services/redis
 PREFIX	?= /usr/local
 # To the kernel's build O= says something else; what else is given goes on to it.
 MAKEOVERRIDES := $(filter-out O=%,$(MAKEOVERRIDES))
+# As many things at once as there are processors, unless told otherwise.
+ifeq ($(filter -j%,$(MAKEFLAGS)),)
+MAKEFLAGS += -j$(shell nproc)
+endif
 
 
 BUILD_PACKAGES := gcc make pkg-config libc6-dev liburing-dev libmnl-dev \
@@ -59,8 +63,8 @@ lab-build: lab-deps
 	@$(MAKE) --no-print-directory -C tools/demo/services/redis O="$(abspath $(O))/services/redis"
 
 # The module for one of the lab's kernels, where it is in nobody's way.
-$(KERNELS:%=module-%) module-debug: module-%: deps
-	@tools/need-packages $(LAB_PACKAGES)
+# lab-deps: one at a time asks apt for packages.
+$(KERNELS:%=module-%) module-debug: module-%: lab-deps
 	@mkdir -p "$(O)/$@"
 	@find Kbuild kmod uapi -name '*.[ch]' -o -name Kbuild | \
 		xargs cp -u --parents -t "$(O)/$@"
