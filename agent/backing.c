@@ -11,10 +11,10 @@
 #include <unistd.h>
 
 #include "backing.h"
+#include "pagemap.h"
 #include "ramblock.h"
 
-/* Of an entry in pagemap: in memory, or swapped out. */
-#define PAGEMAP_THERE	(1ull << 63 | 1ull << 62)
+_Static_assert(BACKING_MAX <= PAGEMAP_MAX, "one look");
 
 /* One line of /proc/PID/maps. */
 struct backing_map {
@@ -87,7 +87,6 @@ static int backing_open_file(pid_t vm, const struct backing_map *map)
 void backing_open(struct backing *backing, pid_t vm, uint64_t hva, uint64_t size, bool keep)
 {
 	struct backing_map map = { 0 };
-	char path[64];
 
 	backing->kind = BACKING_WRITE;
 	backing->fd = -1;
@@ -99,8 +98,7 @@ void backing_open(struct backing *backing, pid_t vm, uint64_t hva, uint64_t size
 		if (backing->fd >= 0)
 			backing->kind = BACKING_SHARED;
 	} else if (map.perms[3] == 'p' && !map.inode) {
-		snprintf(path, sizeof(path), "/proc/%d/pagemap", vm);
-		backing->fd = open(path, O_RDONLY | O_CLOEXEC);
+		backing->fd = pagemap_open(vm);
 		backing->base = hva;
 		if (backing->fd >= 0)
 			backing->kind = BACKING_ANON;
@@ -117,13 +115,8 @@ void backing_close(struct backing *backing)
 
 static void backing_look(struct backing *backing, uint64_t page, unsigned int nr, bool *left)
 {
-	uint64_t entries[BACKING_MAX];
-	ssize_t n = pread(backing->fd, entries, nr * sizeof(*entries),
-			  (off_t)((backing->base / RAMBLOCK_PAGE + page) * sizeof(*entries)));
-
-	for (unsigned int i = 0; i < nr; i++)
-		left[i] = n < (ssize_t)((i + 1) * sizeof(*entries)) ||
-			  (entries[i] & PAGEMAP_THERE);
+	if (!pagemap_look(backing->fd, backing->base + page * RAMBLOCK_PAGE, nr, left))
+		memset(left, 1, nr * sizeof(*left));
 }
 
 void backing_clear(struct backing *backing, uint64_t page, unsigned int nr, bool *left)

@@ -3,21 +3,20 @@
  * census: one frame is under way at a time, so a slow link has only one to wait for.
  */
 #include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #include "census.h"
+#include "pagemap.h"
 #include "pagesums.h"
 
-/* Of an entry in pagemap: in memory, or swapped out (the kernel's pagemap.rst). */
-#define PAGEMAP_THERE		(1ull << 63 | 1ull << 62)
 /* Looked through at once where there is nothing to tell: 64 MiB. */
 #define CENSUS_LOOK		(64 * FRAME_SUMS_MAX)
 #define CENSUS_WAIT_NS		NSEC_PER_MSEC
+
+_Static_assert(FRAME_SUMS_MAX <= PAGEMAP_MAX, "one look");
 
 struct census {
 	struct link_tx tx;
@@ -25,7 +24,7 @@ struct census {
 	struct link *link;
 	const struct store *store;
 	const struct ramblock_table *blocks;
-	struct pagesums_key key;
+	struct pagesums_key *key;
 	struct loop_timer timer;
 	int pagemap;
 	unsigned int block;
@@ -44,14 +43,14 @@ static void census_free(struct census *census)
 {
 	if (census->pagemap >= 0)
 		close(census->pagemap);
-	explicit_bzero(&census->key, sizeof(census->key));
+	pagesums_key_free(census->key);
 	free(census);
 }
 
-/* A number that is told of is one that is there when it is read. */
+/* Sums of the pages from @hva on that are there. Returns how many. */
 static uint32_t census_read(struct census *census, uint64_t hva, uint32_t nr)
 {
-	uint64_t entries[FRAME_SUMS_MAX];
+	bool there[FRAME_SUMS_MAX];
 	struct iovec remote[FRAME_SUMS_MAX];
 	uint32_t index[FRAME_SUMS_MAX];
 	unsigned int nr_remote = 0;
@@ -59,16 +58,14 @@ static uint32_t census_read(struct census *census, uint64_t hva, uint32_t nr)
 	uint32_t i, found = 0;
 	ssize_t n;
 
-	n = pread(census->pagemap, entries, nr * sizeof(*entries),
-		  (off_t)(hva / RAMBLOCK_PAGE * sizeof(*entries)));
-	if (n != (ssize_t)(nr * sizeof(*entries)))
+	if (!pagemap_look(census->pagemap, hva, nr, there))
 		return 0;
 	memset(census->payload.sums, 0, nr * sizeof(*census->payload.sums));
 	for (i = 0; i < nr; i++) {
 		uint8_t *at = (uint8_t *)(uintptr_t)(hva + (uint64_t)i * RAMBLOCK_PAGE);
 		struct iovec *last = nr_remote ? &remote[nr_remote - 1] : NULL;
 
-		if (!(entries[i] & PAGEMAP_THERE))
+		if (!there[i])
 			continue;
 		index[found++] = i;
 		if (last && (uint8_t *)last->iov_base + last->iov_len == at)
@@ -84,7 +81,7 @@ static uint32_t census_read(struct census *census, uint64_t hva, uint32_t nr)
 		return 0;
 	for (i = 0; i < found; i++)
 		census->payload.sums[index[i]] =
-			pagesums_of(&census->key, census->data + (size_t)i * RAMBLOCK_PAGE);
+			pagesums_of(census->key, census->data + (size_t)i * RAMBLOCK_PAGE);
 	return found;
 }
 
@@ -153,13 +150,12 @@ struct census *census_new(struct loop *loop, struct link *link, const struct sto
 			  const struct ramblock_table *blocks, const char *key)
 {
 	struct census *census = calloc(1, sizeof(*census));
-	char path[64];
 
 	if (!census)
 		return NULL;
-	snprintf(path, sizeof(path), "/proc/%d/pagemap", store->target.vm);
-	census->pagemap = open(path, O_RDONLY | O_CLOEXEC);
-	if (census->pagemap < 0 || !pagesums_read(&census->key, key)) {
+	census->pagemap = pagemap_open(store->target.vm);
+	census->key = pagesums_key_new(key);
+	if (census->pagemap < 0 || !census->key) {
 		census_free(census);
 		return NULL;
 	}

@@ -148,6 +148,11 @@ void encoder_end(struct encoder *e)
 	e->saved += (FRAME_PAGE_SIZE - bytes / pages - e->saved) * weight;
 }
 
+void encoder_spare(struct encoder *e, uint64_t ns)
+{
+	e->began += ns;
+}
+
 const struct encoder_totals *encoder_totals(const struct encoder *e)
 {
 	return &e->totals;

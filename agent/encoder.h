@@ -61,6 +61,8 @@ bool encoder_pays(struct encoder *e, uint64_t epoch, uint64_t rate);
 /* Before and after the pages of one frame that are encoded: so much time they take. */
 void encoder_begin(struct encoder *e);
 void encoder_end(struct encoder *e);
+/* So many nanoseconds between the two were not spent on it. */
+void encoder_spare(struct encoder *e, uint64_t ns);
 
 /**
  * encoder_page() - the next page of the frame

@@ -4,15 +4,22 @@
  * what is not told of takes no memory.
  */
 #include <errno.h>
+#include <gnutls/crypto.h>
+#include <gnutls/gnutls.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
-#include <xxhash.h>
 
 #include "pagesums.h"
 
-_Static_assert(PAGESUMS_SECRET >= XXH3_SECRET_SIZE_MIN, "what XXH3 wants");
+#define PAGESUMS_KEY_BYTES	16u
+
+_Static_assert(PAGESUMS_KEY_LEN == 2 * PAGESUMS_KEY_BYTES, "two digits a byte");
+
+struct pagesums_key {
+	gnutls_hmac_hd_t mac;
+};
 
 struct pagesums_block {
 	struct frame_sum *sums;		/* NULL: not guest RAM */
@@ -21,7 +28,7 @@ struct pagesums_block {
 };
 
 struct pagesums {
-	struct pagesums_key key;
+	struct pagesums_key *key;
 	uint64_t told;
 	uint64_t position;
 	uint64_t pages;
@@ -31,43 +38,43 @@ struct pagesums {
 
 int pagesums_draw(char text[PAGESUMS_KEY_LEN + 1])
 {
-	static const char digits[] = "0123456789abcdef";
-	struct pagesums_key key;
-	unsigned int i;
+	uint8_t bytes[PAGESUMS_KEY_BYTES];
+	gnutls_datum_t key = { .data = bytes, .size = sizeof(bytes) };
+	size_t size = PAGESUMS_KEY_LEN + 1;
 
-	/* At most 256 bytes come whole (getrandom(2)). */
-	if (getrandom(&key, sizeof(key), 0) != sizeof(key))
+	/* So few come whole (getrandom(2)). */
+	if (getrandom(bytes, sizeof(bytes), 0) != sizeof(bytes))
 		return -errno;
-	for (i = 0; i < PAGESUMS_SECRET; i++) {
-		text[2 * i] = digits[key.secret[i] >> 4];
-		text[2 * i + 1] = digits[key.secret[i] & 15];
-	}
-	text[PAGESUMS_KEY_LEN] = '\0';
+	gnutls_hex_encode(&key, text, &size);
+	explicit_bzero(bytes, sizeof(bytes));
 	return 0;
 }
 
-static int pagesums_digit(char c)
+struct pagesums_key *pagesums_key_new(const char *text)
 {
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+	gnutls_datum_t hex = { .data = (unsigned char *)(uintptr_t)text, .size = strlen(text) };
+	struct pagesums_key *key = calloc(1, sizeof(*key));
+	uint8_t bytes[PAGESUMS_KEY_BYTES];
+	size_t size = sizeof(bytes);
+
+	if (!key)
+		return NULL;
+	if (hex.size != PAGESUMS_KEY_LEN || gnutls_hex_decode(&hex, bytes, &size) ||
+	    size != sizeof(bytes) ||
+	    gnutls_hmac_init(&key->mac, GNUTLS_MAC_UMAC_128, bytes, sizeof(bytes))) {
+		free(key);
+		return NULL;
+	}
+	explicit_bzero(bytes, sizeof(bytes));
+	return key;
 }
 
-bool pagesums_read(struct pagesums_key *key, const char *text)
+void pagesums_key_free(struct pagesums_key *key)
 {
-	unsigned int i;
-
-	if (strlen(text) != PAGESUMS_KEY_LEN)
-		return false;
-	for (i = 0; i < PAGESUMS_SECRET; i++) {
-		int high = pagesums_digit(text[2 * i]);
-		int low = pagesums_digit(text[2 * i + 1]);
-
-		if (high < 0 || low < 0)
-			return false;
-		key->secret[i] = (uint8_t)(high << 4 | low);
-	}
-	return true;
+	if (!key)
+		return;
+	gnutls_hmac_deinit(key->mac, NULL);
+	free(key);
 }
 
 static bool pagesums_none(const struct frame_sum *sum)
@@ -75,12 +82,14 @@ static bool pagesums_none(const struct frame_sum *sum)
 	return !sum->low && !sum->high;
 }
 
-struct frame_sum pagesums_of(const struct pagesums_key *key, const void *page)
+struct frame_sum pagesums_of(struct pagesums_key *key, const void *page)
 {
-	XXH128_hash_t hash = XXH3_128bits_withSecret(page, FRAME_PAGE_SIZE, key->secret,
-						     sizeof(key->secret));
-	struct frame_sum sum = { .low = hash.low64, .high = hash.high64 };
+	static const uint8_t nonce[16];
+	struct frame_sum sum;
 
+	gnutls_hmac_set_nonce(key->mac, nonce, sizeof(nonce));
+	gnutls_hmac(key->mac, page, FRAME_PAGE_SIZE);
+	gnutls_hmac_output(key->mac, &sum);
 	if (pagesums_none(&sum))
 		sum.low = 1;
 	return sum;
@@ -93,7 +102,8 @@ struct pagesums *pagesums_new(const struct ramblock_table *blocks, const char *t
 
 	if (!sums)
 		return NULL;
-	if (!pagesums_read(&sums->key, text))
+	sums->key = pagesums_key_new(text);
+	if (!sums->key)
 		goto fail;
 	for (i = 0; i < blocks->nr; i++) {
 		struct pagesums_block *block = &sums->blocks[i];
@@ -128,7 +138,7 @@ void pagesums_free(struct pagesums *sums)
 		if (sums->blocks[i].sums)
 			munmap(sums->blocks[i].sums,
 			       sums->blocks[i].pages * sizeof(*sums->blocks[i].sums));
-	explicit_bzero(&sums->key, sizeof(sums->key));
+	pagesums_key_free(sums->key);
 	free(sums);
 }
 
@@ -155,15 +165,18 @@ int pagesums_take(struct pagesums *sums, const struct frame *frame)
 	return 0;
 }
 
-bool pagesums_holds(const struct pagesums *sums, uint32_t block, uint64_t page, const void *data)
+bool pagesums_holds(struct pagesums *sums, uint32_t block, uint64_t page, const void *data)
 {
-	const struct pagesums_block *b = &sums->blocks[block];
+	const struct frame_sum *told;
 	struct frame_sum sum;
 
-	if (block >= sums->nr || page >= b->pages || pagesums_none(&b->sums[page]))
+	if (block >= sums->nr || page >= sums->blocks[block].pages)
 		return false;
-	sum = pagesums_of(&sums->key, data);
-	return sum.low == b->sums[page].low && sum.high == b->sums[page].high;
+	told = &sums->blocks[block].sums[page];
+	if (pagesums_none(told))
+		return false;
+	sum = pagesums_of(sums->key, data);
+	return sum.low == told->low && sum.high == told->high;
 }
 
 uint64_t pagesums_told(const struct pagesums *sums)

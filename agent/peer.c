@@ -20,6 +20,12 @@ static void peer_end(struct peer *peer, const char *why)
 	peer->lost(peer->arg, why);
 }
 
+static void peer_drop_sums(struct peer *peer)
+{
+	pagesums_free(peer->sums);
+	peer->sums = NULL;
+}
+
 static void peer_up(void *arg)
 {
 	struct peer *peer = arg;
@@ -27,11 +33,10 @@ static void peer_up(void *arg)
 
 	if (!peer->up(peer->arg))
 		return;
-	/* Who wants pages compared exactly does not trust a sum. */
-	peer->sums_key[0] = '\0';
-	if (peer->options->attach_flags & VMREPL_ATTACH_HASH)
-		pagesums_draw(peer->sums_key);
-	text = hello_write(peer->hello, peer->sums_key[0] ? peer->sums_key : NULL);
+	/* Who wants pages compared exactly does not trust a sum; nobody needs them. */
+	if (peer->options->attach_flags & VMREPL_ATTACH_HASH && !pagesums_draw(peer->sums_key))
+		peer->sums = pagesums_new(&peer->hello->blocks, peer->sums_key);
+	text = hello_write(peer->hello, peer->sums ? peer->sums_key : NULL);
 	if (!text) {
 		peer_end(peer, "out of memory");
 		return;
@@ -88,10 +93,10 @@ static void peer_accepted(struct peer *peer, const struct frame *frame)
 	if (peer->options->timeout_ns < peer->beat_ns)
 		peer->beat_ns = peer->options->timeout_ns;
 	peer->beat_ns /= 8;
-	if (peer->sums_key[0] && !strcmp(theirs.sums_key, peer->sums_key))
-		peer->sums = pagesums_new(&peer->hello->blocks, peer->sums_key);
-	peer->counting = peer->sums;
+	peer->counting = peer->sums && !strcmp(theirs.sums_key, peer->sums_key);
 	peer->count_began = loop_now();
+	if (!peer->counting)
+		peer_drop_sums(peer);
 	if (!peer->counting)
 		peer_ready(peer);
 }
@@ -171,8 +176,7 @@ static void peer_closed(void *arg)
 	peer->agreed = false;
 	peer->leaving = false;
 	peer->counting = false;
-	pagesums_free(peer->sums);
-	peer->sums = NULL;
+	peer_drop_sums(peer);
 	peer->closed(peer->arg);
 }
 

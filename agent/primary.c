@@ -214,6 +214,7 @@ static bool primary_up(void *arg)
 static bool primary_accepted(void *arg, uint64_t beat_ns)
 {
 	struct primary *p = arg;
+	struct pagesums *sums;
 	struct why why;
 	uint64_t quarter;
 
@@ -234,8 +235,9 @@ static bool primary_accepted(void *arg, uint64_t beat_ns)
 		report_phase("attached again: syncing to %s", peer_name(&p->peer));
 	p->was_attached = true;
 	p->last_why[0] = '\0';
-	protect_start(&p->protect, p->peer.link, p->peer.sums);
+	sums = p->peer.sums;
 	p->peer.sums = NULL;
+	protect_start(&p->protect, p->peer.link, sums);
 	return true;
 }
 

@@ -17,6 +17,8 @@
 #define STREAM_COPIES		UINT32_MAX
 /* Of these so many encoded: only a link that is slow has any, and a few keep it busy. */
 #define STREAM_ROOMS		8u
+/* Pages that are looked at, whether the standby holds them, before others have a turn. */
+#define STREAM_LOOK		1024u
 
 /* Where a frame's encoded pages are. */
 struct stream_room {
@@ -39,6 +41,13 @@ struct stream_frame {
 	struct iovec iov[2 + FRAME_PAGES_MAX];
 };
 
+/* Of one ring. */
+struct stream_ring {
+	bool ended;
+	uint64_t pages;			/* records of this epoch */
+	unsigned int under_way;		/* frames */
+};
+
 /* A piece of device state. */
 struct stream_piece {
 	struct link_tx tx;
@@ -53,7 +62,7 @@ struct stream {
 	bool live;
 	bool encodes;
 	struct ramblock_table *blocks;
-	const struct pagesums *held;
+	struct pagesums *held;
 	uint64_t epoch;
 	uint64_t digest;
 	struct stream_totals totals;
@@ -76,13 +85,14 @@ struct stream {
 	uint64_t copy_page;
 
 	bool torn;
-	bool *ended;			/* for each ring */
-	uint64_t *ring_pages;		/* records of this epoch in each ring */
-	unsigned int ended_room;
+	struct stream_ring *rings;
+	unsigned int nr_rings;		/* that there is room for */
 	unsigned int nr_ended;
 
 	bool collecting;
 	bool filling;
+	unsigned int looked;
+	struct loop_timer again;
 	struct loop_op *poll;
 	void (*done)(void *arg, int err);
 	void *arg;
@@ -111,6 +121,8 @@ static void stream_frame_put(struct stream *stream, struct stream_frame *frame)
 		frame->room = NULL;
 	}
 	stream->under_way--;
+	if (frame->ring != STREAM_COPIES)
+		stream->rings[frame->ring].under_way--;
 	frame->next = stream->free;
 	stream->free = frame;
 }
@@ -145,6 +157,11 @@ static void stream_piece_done(struct link_tx *tx, bool sent)
 	free(tx);
 }
 
+static void stream_again(void *arg)
+{
+	stream_fill(arg);
+}
+
 struct stream *stream_new(struct loop *loop, struct encoder *encoder)
 {
 	struct stream *stream = calloc(1, sizeof(*stream));
@@ -177,6 +194,8 @@ struct stream *stream_new(struct loop *loop, struct encoder *encoder)
 		memset(&frame->desc, 0, sizeof(frame->desc));
 		memset(frame->iov, 0, sizeof(frame->iov));
 	}
+	stream->again.fn = stream_again;
+	stream->again.arg = stream;
 	stream->begin.iov = stream->begin_iov;
 	stream->begin.n = 2;
 	stream->begin.done = stream_fixed_done;
@@ -191,8 +210,7 @@ void stream_free(struct stream *stream)
 	if (!stream)
 		return;
 	stream_abandon(stream);
-	free(stream->ended);
-	free(stream->ring_pages);
+	free(stream->rings);
 	munmap(stream->rooms_mapped, STREAM_ROOMS * sizeof(struct stream_room));
 	free(stream);
 }
@@ -226,20 +244,20 @@ static void stream_send(struct stream *stream, struct link_tx *tx, enum frame_ty
 /* Once a session, before anything stands still. */
 static bool stream_room(struct stream *stream, unsigned int nr_rings)
 {
-	if (nr_rings <= stream->ended_room)
+	if (nr_rings <= stream->nr_rings)
 		return true;
-	free(stream->ended);
-	free(stream->ring_pages);
-	stream->ended = calloc(nr_rings, sizeof(*stream->ended));
-	stream->ring_pages = calloc(nr_rings, sizeof(*stream->ring_pages));
-	stream->ended_room = stream->ended && stream->ring_pages ? nr_rings : 0;
-	return stream->ended_room;
+	free(stream->rings);
+	stream->rings = calloc(nr_rings, sizeof(*stream->rings));
+	stream->nr_rings = stream->rings ? nr_rings : 0;
+	return stream->nr_rings;
 }
 
 void stream_begin(struct stream *stream, struct link *link, struct session *session,
 		  struct ramblock_table *blocks, uint64_t epoch, uint32_t flags,
-		  const struct pagesums *held)
+		  struct pagesums *held)
 {
+	unsigned int i;
+
 	stream->link = link;
 	stream->session = session;
 	stream->blocks = blocks;
@@ -255,9 +273,10 @@ void stream_begin(struct stream *stream, struct link *link, struct session *sess
 	stream->copy_page = 0;
 	stream->nr_ended = 0;
 	stream->torn = false;
-	if (stream_room(stream, session->nr_rings)) {
-		memset(stream->ended, 0, session->nr_rings * sizeof(*stream->ended));
-		memset(stream->ring_pages, 0, session->nr_rings * sizeof(*stream->ring_pages));
+	/* Frames of the last one may be with the transport still, though it was acknowledged. */
+	for (i = 0; stream_room(stream, session->nr_rings) && i < session->nr_rings; i++) {
+		stream->rings[i].ended = false;
+		stream->rings[i].pages = 0;
 	}
 	stream->begin_payload.flags = flags & STREAM_LIVE ? FRAME_BEGIN_LIVE : 0;
 	/* Sending in parts has moved it. */
@@ -266,11 +285,17 @@ void stream_begin(struct stream *stream, struct link *link, struct session *sess
 	stream_send(stream, &stream->begin, FRAME_EPOCH_BEGIN);
 }
 
-static void stream_finish(struct stream *stream, int err)
+static void stream_stop(struct stream *stream)
 {
 	stream->collecting = false;
+	loop_timer_cancel(stream->loop, &stream->again);
 	loop_cancel(stream->loop, stream->poll);
 	stream->poll = NULL;
+}
+
+static void stream_finish(struct stream *stream, int err)
+{
+	stream_stop(stream);
 	stream->done(stream->arg, err);
 }
 
@@ -287,12 +312,15 @@ static void stream_readable(void *arg, int res)
 		stream_fill(stream);
 }
 
-static struct stream_frame *stream_frame_get(struct stream *stream)
+static struct stream_frame *stream_frame_get(struct stream *stream, uint32_t ring)
 {
 	struct stream_frame *frame = stream->free;
 
 	stream->free = frame->next;
 	stream->under_way++;
+	frame->ring = ring;
+	if (ring != STREAM_COPIES)
+		stream->rings[ring].under_way++;
 	frame->desc.head.nr = 0;
 	frame->desc.head.bytes = 0;
 	frame->tx.n = 2;
@@ -359,9 +387,8 @@ static void stream_frame_send(struct stream *stream, struct stream_frame *frame)
 /* One frame's worth of small blocks; false when there are no more. */
 static bool stream_fill_copies(struct stream *stream)
 {
-	struct stream_frame *frame = stream_frame_get(stream);
+	struct stream_frame *frame = stream_frame_get(stream, STREAM_COPIES);
 
-	frame->ring = STREAM_COPIES;
 	while (stream->copy_block < stream->blocks->nr &&
 	       frame->desc.head.nr < FRAME_PAGES_MAX) {
 		const struct ramblock *block = &stream->blocks->blocks[stream->copy_block];
@@ -384,10 +411,29 @@ static bool stream_fill_copies(struct stream *stream)
 	return true;
 }
 
+/* Whether the standby has the page already. */
+static bool stream_held(struct stream *stream, const struct stream_frame *frame, uint32_t block,
+			uint64_t page, const uint8_t *data)
+{
+	uint64_t began;
+	bool held;
+
+	if (!stream->held || !data)
+		return false;
+	began = loop_now();
+	held = pagesums_holds(stream->held, block, page, data);
+	stream->looked++;
+	stream->totals.same_pages += held;
+	if (frame->room)
+		encoder_spare(stream->encoder, loop_now() - began);
+	return held;
+}
+
 /* One frame's worth of a ring. Returns 1 something was taken, 0, or -errno. */
 static int stream_fill_ring(struct stream *stream, uint32_t index)
 {
 	struct ring *ring = &stream->session->rings[index];
+	struct stream_ring *state = &stream->rings[index];
 	uint64_t ready = ring_ready(ring);
 	struct stream_frame *frame;
 	uint64_t i;
@@ -395,10 +441,11 @@ static int stream_fill_ring(struct stream *stream, uint32_t index)
 
 	if (ring_broken(ring) || ready > ring->slots)
 		return -EIO;
-	if (!ready || stream->ended[index])
+	if (!ready || state->ended)
 		return 0;
-	frame = stream_frame_get(stream);
-	for (i = 0; i < ready && frame->desc.head.nr < FRAME_PAGES_MAX && !stream->ended[index]; i++) {
+	frame = stream_frame_get(stream, index);
+	for (i = 0; i < ready && frame->desc.head.nr < FRAME_PAGES_MAX && !state->ended &&
+	     stream->looked < STREAM_LOOK; i++) {
 		const struct vmrepl_rec *rec = ring_rec(ring, i);
 		const uint8_t *data;
 		unsigned int block;
@@ -409,12 +456,12 @@ static int stream_fill_ring(struct stream *stream, uint32_t index)
 			break;
 		}
 		if (rec->type == VMREPL_REC_END) {
-			if (rec->arg != stream->ring_pages[index]) {
+			if (rec->arg != state->pages) {
 				err = -EIO;
 				break;
 			}
 			stream->torn |= rec->flags & VMREPL_REC_TORN;
-			stream->ended[index] = true;
+			state->ended = true;
 			stream->nr_ended++;
 			continue;
 		}
@@ -428,11 +475,9 @@ static int stream_fill_ring(struct stream *stream, uint32_t index)
 			err = -ESTALE;
 			break;
 		}
-		stream->ring_pages[index]++;
+		state->pages++;
 		data = rec->type == VMREPL_REC_PAGE ? ring_data(ring, i) : NULL;
-		if (data && stream->held && pagesums_holds(stream->held, block, page, data))
-			stream->totals.same_pages++;
-		else
+		if (!stream_held(stream, frame, block, page, data))
 			stream_frame_add(stream, frame, block, page, data);
 	}
 	if (err) {
@@ -440,15 +485,14 @@ static int stream_fill_ring(struct stream *stream, uint32_t index)
 		return err;
 	}
 	ring_take(ring, i);
-	frame->ring = index;
 	frame->upto = ring->taken;
 	if (frame->desc.head.nr) {
 		stream_frame_send(stream, frame);
 		return 1;
 	}
-	/* Only places without a page, and the end: in order behind what is under way, which tells later. */
+	/* Nothing to send: in order behind what is under way of this ring, which tells later. */
 	stream_frame_put(stream, frame);
-	if (!stream->under_way && ring_give(ring, ring->taken))
+	if (!state->under_way && ring_give(ring, ring->taken))
 		session_kick(stream->session);
 	return 1;
 }
@@ -469,7 +513,8 @@ static void stream_fill(struct stream *stream)
 	if (stream->filling)
 		return;
 	stream->filling = true;
-	while (more && stream_can(stream)) {
+	stream->looked = 0;
+	while (more && stream_can(stream) && stream->looked < STREAM_LOOK) {
 		more = false;
 		if (stream->copies) {
 			stream->copies = stream_fill_copies(stream);
@@ -493,7 +538,9 @@ static void stream_fill(struct stream *stream)
 		stream_finish(stream, 0);
 		return;
 	}
-	if (!stream->under_way && !stream->poll)
+	if (stream->looked >= STREAM_LOOK)
+		loop_timer_set(stream->loop, &stream->again, 0);
+	else if (!stream->under_way && !stream->poll)
 		stream->poll = loop_poll(stream->loop, stream->session->fd, POLLIN,
 					 stream_readable, stream);
 }
@@ -503,7 +550,7 @@ void stream_collect(struct stream *stream, void (*done)(void *arg, int err), voi
 	stream->done = done;
 	stream->arg = arg;
 	stream->collecting = true;
-	if (stream->ended_room < stream->session->nr_rings) {
+	if (stream->nr_rings < stream->session->nr_rings) {
 		stream_finish(stream, -ENOMEM);
 		return;
 	}
@@ -512,9 +559,7 @@ void stream_collect(struct stream *stream, void (*done)(void *arg, int err), voi
 
 void stream_abandon(struct stream *stream)
 {
-	stream->collecting = false;
-	loop_cancel(stream->loop, stream->poll);
-	stream->poll = NULL;
+	stream_stop(stream);
 }
 
 int stream_end(struct stream *stream, const uint8_t *state, size_t len, uint32_t flags)

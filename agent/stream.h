@@ -57,7 +57,7 @@ void stream_free(struct stream *stream);
  */
 void stream_begin(struct stream *stream, struct link *link, struct session *session,
 		  struct ramblock_table *blocks, uint64_t epoch, uint32_t flags,
-		  const struct pagesums *held);
+		  struct pagesums *held);
 
 /**
  * stream_collect() - take the rings' records until each has shown its end

@@ -5,7 +5,8 @@
  *
  * Anybody may connect, so there are few places, and when they are taken the one goes
  * that has waited longest of the address that has most of them: an address that
- * floods the port drives itself out.
+ * floods the port drives itself out. A flood from the primary's own address, or from
+ * many, can still keep the primary out while it lasts.
  */
 #ifndef VMREPL_VISITORS_H
 #define VMREPL_VISITORS_H

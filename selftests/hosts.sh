@@ -443,17 +443,19 @@ guest_ram() {
 	said=$(qmp "$1" '{"execute":"human-monitor-command","arguments":{"command-line":"gpa2hva 0x100000"}}')
 	hva=$(grep -oE 'is 0x[0-9a-f]+' <<<"$said") || { echo "$said"; return 1; }
 	on "$1" dd if="/proc/$(guest_pid "$1")/mem" bs=1M iflag=skip_bytes \
-		skip=$((${hva#is } - 0x100000)) count=128 status=none | md5sum
+		skip=$((${hva#is } - 0x100000)) count=128 status=none | xxhsum -H2
 }
 
 # ram_equal: as both stand. The guest runs again then.
 ram_equal() {
-	local applied a b
+	local from applied a b=
 
+	from=$(($(lines "$work/primary.log") + 1))
 	[[ $(qmp a '{"execute":"stop"}') == *'"return"'* ]] || return 1
-	wait_line "$work/primary.log" "$(event guest '"stands":true')" 60 "$(lines "$work/primary.log")" &&
+	wait_line "$work/primary.log" "$(event guest '"stands":true')" 60 "$from" &&
 		epochs 2 && applied=$(($(lines "$work/standby.log") + 1)) &&
 		wait_count "$work/standby.log" "$(event applied)" 2 "$applied" || return 1
+	"$top/tools/need-packages" xxhash || return 1
 	guest_ram b >"$work/b.ram" &
 	a=$(guest_ram a)
 	wait $! && b=$(<"$work/b.ram")
