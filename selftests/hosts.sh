@@ -442,8 +442,10 @@ guest_ram() {
 
 	said=$(qmp "$1" '{"execute":"human-monitor-command","arguments":{"command-line":"gpa2hva 0x100000"}}')
 	hva=$(grep -oE 'is 0x[0-9a-f]+' <<<"$said") || { echo "$said"; return 1; }
-	on "$1" dd if="/proc/$(guest_pid "$1")/mem" bs=1M iflag=skip_bytes \
-		skip=$((${hva#is } - 0x100000)) count=128 status=none | xxhsum -H2
+	# shellcheck disable=SC2016
+	on "$1" bash -o pipefail -c 'dd if="/proc/$0/mem" bs=1M iflag=skip_bytes skip="$1" \
+		count=128 status=none | xxhsum -H2' \
+		"$(guest_pid "$1")" $((${hva#is } - 0x100000))
 }
 
 # ram_equal: as both stand. The guest runs again then.
