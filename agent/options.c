@@ -46,6 +46,7 @@ const char options_usage[] =
 "  --compress WHEN      pages in fewer bytes, by what differs and by LZ4: 'auto' where that\n"
 "                       takes less time than the link would, 'always' or 'never' (auto)\n"
 "  --delta-cache-mib N  what to keep of the pages sent last, to compare with; 0: nothing (64)\n"
+"  --sync-mib-per-s N   the most that a first sync takes of the link (all that it carries)\n"
 "  --max-epoch-mib N    standby: largest checkpoint accepted (a little over RAM size)\n"
 "  --json FILE          write events there, a JSON object a line\n"
 "  --help, --version\n"
@@ -71,6 +72,7 @@ enum {
 	OPT_SAME_PAGES,
 	OPT_COMPRESS,
 	OPT_DELTA_CACHE,
+	OPT_SYNC_RATE,
 	OPT_MAX_EPOCH,
 	OPT_JSON,
 	OPT_YES,
@@ -97,6 +99,7 @@ static const struct option long_options[] = {
 	{ "same-pages",		required_argument,	NULL, OPT_SAME_PAGES },
 	{ "compress",		required_argument,	NULL, OPT_COMPRESS },
 	{ "delta-cache-mib",	required_argument,	NULL, OPT_DELTA_CACHE },
+	{ "sync-mib-per-s",	required_argument,	NULL, OPT_SYNC_RATE },
 	{ "max-epoch-mib",	required_argument,	NULL, OPT_MAX_EPOCH },
 	{ "json",		required_argument,	NULL, OPT_JSON },
 	{ "yes",		no_argument,		NULL, OPT_YES },
@@ -189,7 +192,8 @@ static int options_check(const struct options *options, const char *to, const ch
 	case OPTIONS_PRIMARY:
 		allowed |= serving | 1u << OPT_TO | 1u << OPT_INTERVAL | 1u << OPT_MAX_STALL | 1u << OPT_RING_SLOTS |
 			   1u << OPT_WORKER_CPUS | 1u << OPT_COPY | 1u << OPT_SAME_PAGES |
-			   1u << OPT_COMPRESS | 1u << OPT_DELTA_CACHE;
+			   1u << OPT_COMPRESS | 1u << OPT_DELTA_CACHE |
+			   1u << OPT_SYNC_RATE;
 		break;
 	case OPTIONS_STANDBY:
 		allowed |= serving | 1u << OPT_STANDBY | 1u << OPT_LISTEN |
@@ -318,6 +322,10 @@ int options_parse(struct options *options, int argc, char **argv, struct why *wh
 		case OPT_DELTA_CACHE:
 			err = options_number("delta-cache-mib", optarg, 0, 1u << 20, &v, why);
 			options->delta_cache = v << 20;
+			break;
+		case OPT_SYNC_RATE:
+			err = options_number("sync-mib-per-s", optarg, 1, 1u << 20, &v, why);
+			options->sync_rate = v << 20;
 			break;
 		case OPT_MAX_EPOCH:
 			err = options_number("max-epoch-mib", optarg, 1, 1u << 24, &v, why);

@@ -55,6 +55,7 @@ enum options_break {
  * @freeze_flags:  for its checkpoints, VMREPL_FREEZE_*
  * @compress:      which pages go in fewer bytes
  * @delta_cache:   bytes of pages kept, to send what differs from them; 0: none
+ * @sync_rate:     primary: most that a first sync takes of the link, bytes a second; 0: all
  * @max_epoch:     standby: largest epoch, bytes; 0: from the RAM size
  * @json:          file for events, or NULL
  * @yes:           promote without asking
@@ -79,6 +80,7 @@ struct options {
 	uint32_t freeze_flags;
 	enum encoder_mode compress;
 	uint64_t delta_cache;
+	uint64_t sync_rate;
 	uint64_t max_epoch;
 	const char *json;
 	bool yes;

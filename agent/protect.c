@@ -583,6 +583,7 @@ int protect_open(struct protect *p, const struct options *options, struct loop *
 		p->stream = stream_new(loop, p->encoder);
 	if (!p->stream)
 		return why_set(why, ENOMEM, "out of memory");
+	stream_limit(p->stream, options->sync_rate);
 	return checkpoint_open(&p->cp, loop, qmp, why);
 }
 

@@ -27,6 +27,9 @@ static struct report {
 	bool tty;
 	bool bar;		/* the cursor is behind a bar */
 	uint64_t last_bar;
+	const char *what;	/* is drawn, since @began, from @from pages on */
+	uint64_t began;
+	uint64_t from;
 } report = { .json = -1 };
 
 int report_open(const char *json)
@@ -111,7 +114,7 @@ void report_error(const char *fmt, ...)
 	report_write(STDERR_FILENO, text, n);
 }
 
-static void report_draw(const char *what, uint64_t done, uint64_t total)
+static void report_draw(const char *what, uint64_t done, uint64_t total, const char *left)
 {
 	unsigned int percent = total ? (unsigned int)(done * 100 / total) : 100;
 	char bar[REPORT_BAR + 1], text[REPORT_LINE];
@@ -124,27 +127,49 @@ static void report_draw(const char *what, uint64_t done, uint64_t total)
 		bar[i] = i * 100 < percent * REPORT_BAR ? '#' : '.';
 	bar[REPORT_BAR] = '\0';
 	/* Pages are 4 KiB: 256 of them are a MiB. */
-	n = snprintf(text, sizeof(text), "%s[%7.3f] %s [%s] %3u%%  %" PRIu64 " of %" PRIu64 " MiB%s",
+	n = snprintf(text, sizeof(text), "%s[%7.3f] %s [%s] %3u%%  %" PRIu64 " of %" PRIu64 " MiB%s%s",
 		     report.tty ? "\r" : "", report_time(), what, bar, percent, done >> 8,
-		     total >> 8, report.tty ? " " : "\n");
+		     total >> 8, left, report.tty ? "  " : "\n");
 	report_write(STDOUT_FILENO, text, (size_t)n);
 	report.bar = report.tty;
+}
+
+/* From how long it took so far; not before there is a second to tell from. */
+static void report_left(const char *what, uint64_t done, uint64_t total, char *text, size_t len)
+{
+	uint64_t now = loop_now(), seconds;
+
+	*text = '\0';
+	if (report.what != what || done < report.from) {
+		report.what = what;
+		report.began = now;
+		report.from = done;
+	}
+	if (done == report.from || now - report.began < NSEC_PER_SEC)
+		return;
+	seconds = (uint64_t)((double)(total - done) / (double)(done - report.from) *
+			     (double)(now - report.began) / (double)NSEC_PER_SEC) + 1;
+	snprintf(text, len, ", %" PRIu64 " s left", seconds);
 }
 
 void report_progress(const char *what, uint64_t done, uint64_t total)
 {
 	uint64_t now = loop_now();
+	char left[32];
 
 	if (now - report.last_bar < (report.tty ? NSEC_PER_SEC / 10 : NSEC_PER_SEC))
 		return;
 	report.last_bar = now;
 	/* Small blocks come along with the first round, beyond its count. */
-	report_draw(what, done < total ? done : total, total);
+	done = done < total ? done : total;
+	report_left(what, done, total, left, sizeof(left));
+	report_draw(what, done, total, left);
 }
 
 void report_progress_done(const char *what, uint64_t total)
 {
-	report_draw(what, total, total);
+	report_draw(what, total, total, "");
+	report.what = NULL;
 	report_progress_end();
 }
 

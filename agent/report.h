@@ -25,8 +25,9 @@ void report_warn(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void report_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /*
- * How far the first sync is. On a terminal a bar that is drawn over; else a
- * line a second. @what: what is counted; @done of @total pages.
+ * How far the first sync is, and for how long it will go on at that pace. On a terminal a
+ * bar that is drawn over; else a line a second. @what: what is counted, the same string
+ * each time; @done of @total pages.
  */
 void report_progress(const char *what, uint64_t done, uint64_t total);
 /* All @total pages are done: the full bar, in any case. */

@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 
 #include "encoder.h"
+#include "pageframe.h"
 #include "stream.h"
 
 /* Frames under way at most: 64 MiB. */
@@ -23,22 +24,16 @@
 /* Where a frame's encoded pages are. */
 struct stream_room {
 	struct stream_room *next;
-	uint8_t data[FRAME_PAGES_MAX * CODEC_MAX];
+	uint8_t data[PAGEFRAME_ROOM];
 };
 
 struct stream_frame {
-	struct link_tx tx;
+	struct pageframe out;
 	struct stream *stream;
 	struct stream_frame *next;
 	struct stream_room *room;	/* NULL: its pages go as they are */
-	size_t room_used;
 	uint32_t ring;			/* or STREAM_COPIES */
 	uint64_t upto;			/* records before this are done with it */
-	struct {
-		struct frame_pages head;
-		struct frame_page pages[FRAME_PAGES_MAX];
-	} desc;
-	struct iovec iov[2 + FRAME_PAGES_MAX];
 };
 
 /* Of one ring. */
@@ -61,6 +56,8 @@ struct stream {
 	struct encoder *encoder;
 	bool live;
 	bool encodes;
+	uint64_t limit;			/* of live rounds, bytes a second; 0: none */
+	uint64_t began;
 	struct ramblock_table *blocks;
 	struct pagesums *held;
 	uint64_t epoch;
@@ -130,6 +127,7 @@ static void stream_frame_put(struct stream *stream, struct stream_frame *frame)
 /* The transport has it: the ring's slots are the module's again. */
 static void stream_frame_done(struct link_tx *tx, bool sent)
 {
+	/* @tx is the first member of its first member. */
 	struct stream_frame *frame = (struct stream_frame *)tx;
 	struct stream *stream = frame->stream;
 
@@ -185,14 +183,11 @@ struct stream *stream_new(struct loop *loop, struct encoder *encoder)
 	for (i = 0; i < STREAM_FRAMES; i++) {
 		struct stream_frame *frame = &stream->frames[i];
 
+		pageframe_init(&frame->out);
+		frame->out.tx.done = stream_frame_done;
 		frame->stream = stream;
-		frame->tx.iov = frame->iov;
-		frame->tx.done = stream_frame_done;
 		frame->next = stream->free;
 		stream->free = frame;
-		/* Touched now, so that it is not while the guest stands. */
-		memset(&frame->desc, 0, sizeof(frame->desc));
-		memset(frame->iov, 0, sizeof(frame->iov));
 	}
 	stream->again.fn = stream_again;
 	stream->again.arg = stream;
@@ -203,6 +198,11 @@ struct stream *stream_new(struct loop *loop, struct encoder *encoder)
 	stream->end.n = 2;
 	stream->end.done = stream_fixed_done;
 	return stream;
+}
+
+void stream_limit(struct stream *stream, uint64_t rate)
+{
+	stream->limit = rate;
 }
 
 void stream_free(struct stream *stream)
@@ -266,6 +266,7 @@ void stream_begin(struct stream *stream, struct link *link, struct session *sess
 	stream->digest = 0;
 	memset(&stream->totals, 0, sizeof(stream->totals));
 	stream->live = flags & STREAM_LIVE;
+	stream->began = loop_now();
 	stream->encodes = !(flags & STREAM_STANDS) &&
 			  encoder_pays(stream->encoder, epoch, link_rate(link));
 	stream->copies = flags & STREAM_COPIES_TOO;
@@ -321,67 +322,28 @@ static struct stream_frame *stream_frame_get(struct stream *stream, uint32_t rin
 	frame->ring = ring;
 	if (ring != STREAM_COPIES)
 		stream->rings[ring].under_way++;
-	frame->desc.head.nr = 0;
-	frame->desc.head.bytes = 0;
-	frame->tx.n = 2;
-	frame->room = NULL;
 	if (stream->live && stream->rooms)
 		stream->encodes = encoder_pays(stream->encoder, stream->epoch,
 					       link_rate(stream->link));
-	if (stream->encodes) {
-		frame->room = stream->rooms;
-		frame->room_used = 0;
+	frame->room = stream->encodes ? stream->rooms : NULL;
+	if (frame->room)
 		stream->rooms = frame->room->next;
-		encoder_begin(stream->encoder);
-	}
+	pageframe_begin(&frame->out, frame->room ? frame->room->data : NULL, stream->encoder);
 	return frame;
 }
 
 static void stream_frame_add(struct stream *stream, struct stream_frame *frame, uint32_t block,
 			     uint64_t page, const uint8_t *data)
 {
-	struct frame_page *desc = &frame->desc.pages[frame->desc.head.nr++];
-	struct iovec *last = &frame->iov[frame->tx.n - 1];
-	size_t len = 0;
-
-	desc->block = block;
-	desc->page = page;
-	desc->kind = data ? FRAME_PAGE_RAW : FRAME_PAGE_ZERO;
-	if (frame->room) {
-		uint8_t *out = frame->room->data + frame->room_used;
-
-		desc->kind = encoder_page(stream->encoder, stream->epoch, block, page, data, out,
-					  &len);
-		frame->room_used += len;
-		if (len)
-			data = out;
-	} else {
-		encoder_plain(stream->encoder, stream->epoch, block, page);
-	}
-	desc->bytes = data ? len ? len : FRAME_PAGE_SIZE : 0;
+	pageframe_add(&frame->out, stream->encoder, stream->epoch, block, page, data);
+	stream->totals.pages++;
 	stream->totals.zero_pages += !data;
-	if (!data)
-		return;
-	frame->desc.head.bytes += desc->bytes;
-	if (frame->tx.n > 2 && (uint8_t *)last->iov_base + last->iov_len == data) {
-		last->iov_len += desc->bytes;
-		return;
-	}
-	last++;
-	last->iov_base = (void *)(uintptr_t)data;
-	last->iov_len = desc->bytes;
-	frame->tx.n++;
 }
 
 static void stream_frame_send(struct stream *stream, struct stream_frame *frame)
 {
-	frame->iov[1].iov_base = &frame->desc;
-	frame->iov[1].iov_len = sizeof(frame->desc.head) +
-				frame->desc.head.nr * sizeof(struct frame_page);
-	stream->totals.pages += frame->desc.head.nr;
-	if (frame->room)
-		encoder_end(stream->encoder);
-	stream_send(stream, &frame->tx, FRAME_PAGES);
+	pageframe_end(&frame->out, stream->encoder);
+	stream_send(stream, &frame->out.tx, FRAME_PAGES);
 }
 
 /* One frame's worth of small blocks; false when there are no more. */
@@ -390,7 +352,7 @@ static bool stream_fill_copies(struct stream *stream)
 	struct stream_frame *frame = stream_frame_get(stream, STREAM_COPIES);
 
 	while (stream->copy_block < stream->blocks->nr &&
-	       frame->desc.head.nr < FRAME_PAGES_MAX) {
+	       pageframe_pages(&frame->out) < FRAME_PAGES_MAX) {
 		const struct ramblock *block = &stream->blocks->blocks[stream->copy_block];
 		const uint8_t *page;
 
@@ -403,7 +365,7 @@ static bool stream_fill_copies(struct stream *stream)
 		stream_frame_add(stream, frame, stream->copy_block, stream->copy_page++,
 				 ramblock_page_is_zero(page) ? NULL : page);
 	}
-	if (!frame->desc.head.nr) {
+	if (!pageframe_pages(&frame->out)) {
 		stream_frame_put(stream, frame);
 		return false;
 	}
@@ -444,7 +406,7 @@ static int stream_fill_ring(struct stream *stream, uint32_t index)
 	if (!ready || state->ended)
 		return 0;
 	frame = stream_frame_get(stream, index);
-	for (i = 0; i < ready && frame->desc.head.nr < FRAME_PAGES_MAX && !state->ended &&
+	for (i = 0; i < ready && pageframe_pages(&frame->out) < FRAME_PAGES_MAX && !state->ended &&
 	     stream->looked < STREAM_LOOK; i++) {
 		const struct vmrepl_rec *rec = ring_rec(ring, i);
 		const uint8_t *data;
@@ -486,7 +448,7 @@ static int stream_fill_ring(struct stream *stream, uint32_t index)
 	}
 	ring_take(ring, i);
 	frame->upto = ring->taken;
-	if (frame->desc.head.nr) {
+	if (pageframe_pages(&frame->out)) {
 		stream_frame_send(stream, frame);
 		return 1;
 	}
@@ -497,16 +459,29 @@ static int stream_fill_ring(struct stream *stream, uint32_t index)
 	return 1;
 }
 
-/* Whether another frame can be begun; otherwise one that comes back makes it so. */
+/* Nanoseconds until a live round may send more. */
+static uint64_t stream_too_fast(const struct stream *stream)
+{
+	double due, now = (double)(loop_now() - stream->began);
+
+	if (!stream->live || !stream->limit)
+		return 0;
+	due = (double)stream->totals.bytes * (double)NSEC_PER_SEC / (double)stream->limit;
+	return due > now ? (uint64_t)(due - now) + 1 : 0;
+}
+
+/* Whether another frame can be begun; otherwise one that comes back, or time, makes it so. */
 static bool stream_can(const struct stream *stream)
 {
-	return stream->free && (!stream->encodes || stream->rooms);
+	return stream->free && (!stream->encodes || stream->rooms) &&
+	       stream->looked < STREAM_LOOK && !stream_too_fast(stream);
 }
 
 static void stream_fill(struct stream *stream)
 {
 	bool more = true;
 	unsigned int i;
+	uint64_t wait;
 	int err;
 
 	/* A dead link hands frames back at once, from within. */
@@ -514,7 +489,7 @@ static void stream_fill(struct stream *stream)
 		return;
 	stream->filling = true;
 	stream->looked = 0;
-	while (more && stream_can(stream) && stream->looked < STREAM_LOOK) {
+	while (more && stream_can(stream)) {
 		more = false;
 		if (stream->copies) {
 			stream->copies = stream_fill_copies(stream);
@@ -538,8 +513,9 @@ static void stream_fill(struct stream *stream)
 		stream_finish(stream, 0);
 		return;
 	}
-	if (stream->looked >= STREAM_LOOK)
-		loop_timer_set(stream->loop, &stream->again, 0);
+	wait = stream_too_fast(stream);
+	if (wait || stream->looked >= STREAM_LOOK)
+		loop_timer_set(stream->loop, &stream->again, wait);
 	else if (!stream->under_way && !stream->poll)
 		stream->poll = loop_poll(stream->loop, stream->session->fd, POLLIN,
 					 stream_readable, stream);

@@ -122,6 +122,7 @@ check "no --vm" refused "--vm PID is missing" a - --to "$nobody"
 check "no --to" refused "--to ADDR.* is missing" a - --vm 1
 check "no --listen" refused "--listen ADDR.* is missing" b - --standby --vm 1
 check "an unknown option" refused "no option '--wm'" a - --wm 1
+check "no limit of a sync at all" refused "--sync-mib-per-s wants a number" a - --vm 1 --to "$nobody" --sync-mib-per-s 0
 check "a number out of range" refused "--timeout wants a number" a - --vm 1 --to "$nobody" --timeout 1
 check "a stall shorter than the interval" refused "--max-stall must be longer" a - --vm 1 --to "$nobody" \
 	--interval 500 --max-stall 400

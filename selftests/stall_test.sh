@@ -33,6 +33,13 @@ left_out() {
 	((same * 4096 > bytes))
 }
 
+# no_faster N: the first round, and a MiB that may have been on its way, took N MiB a second.
+no_faster() {
+	grep -m 1 "$(event round '"round":1,')" "$primary_log" |
+		sed -nE 's/.*"bytes":([0-9]+),"ack_us":([0-9]+).*/\1 \2/p' |
+		awk -v n="$1" '{ print $1, "bytes in", $2, "us" } END { exit !($1 > 2^24 && $1 - 2^21 <= n * 2^20 * $2 / 1000000) }'
+}
+
 agent_options=(--insecure)
 hosts_up
 must on a modprobe sch_netem
@@ -43,8 +50,9 @@ must client_start
 
 note "loss, delay, reordering, a smaller MTU: slower, and no more"
 must standby_start --timeout 60000 --fence-command "lab-power off a"
-must primary_start --timeout 10000 --fence-command "lab-power off b"
+must primary_start --timeout 10000 --fence-command "lab-power off b" --sync-mib-per-s 10
 check "the guest is protected" protected || die "not protected"
+check "its first sync was no faster than it may be" no_faster 10
 must bad a delay 10ms 5ms loss 1% reorder 25%
 must on a ip link set repl0 mtu 1400
 check "checkpoints go on" epochs 5
