@@ -21,8 +21,8 @@ MAKEOVERRIDES := $(filter-out O=%,$(MAKEOVERRIDES))
 
 
 BUILD_PACKAGES := gcc make pkg-config libc6-dev liburing-dev libmnl-dev \
-	libjson-c-dev libxxhash-dev liblz4-dev libgnutls28-dev
-LAB_PACKAGES := gcc-12 libelf-dev
+	libjson-c-dev libxxhash-dev liblz4-dev libgnutls28-dev libibverbs-dev librdmacm-dev
+LAB_PACKAGES := gcc-12 libelf-dev ibverbs-providers
 KERNELS := 6.1 6.12 7.2
 
 .PHONY: all module agent install clean deps lab-deps lab-build demo check \

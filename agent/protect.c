@@ -512,6 +512,7 @@ void protect_start(struct protect *p, struct link *link)
 {
 	p->link = link;
 	encoder_forget(p->encoder);
+	stream_lend(p->stream, link, &p->guard->session);
 	p->round = 0;
 	p->relayout = false;
 	p->held = false;

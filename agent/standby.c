@@ -8,8 +8,8 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "carrier.h"
 #include "fence.h"
 #include "link.h"
 #include "report.h"
@@ -93,9 +93,8 @@ static void standby_end(struct standby *s, int code)
 
 static void standby_say_bye(struct standby *s, enum frame_bye_reason reason, const char *text)
 {
-	struct link *link = s->primary->link;
-	link_send_bye(link, reason, text);
-	link_watch(link, s->options->timeout_ns / 8, s->options->timeout_ns);
+	link_send_bye(s->primary->link, reason, text);
+	link_watch(s->primary->link, s->options->timeout_ns / 8, s->options->timeout_ns);
 }
 
 /*
@@ -223,6 +222,7 @@ static void standby_greet(struct standby_visitor *v, const struct frame *frame)
 		standby_refuse(v, why.text);
 		return;
 	}
+	carrier_offer(v->link, s->options->timeout_ns, &hello, &s->vmm.hello);
 	answer = hello_write(&s->vmm.hello);
 	if (!answer) {
 		hello_free(&hello);
@@ -444,6 +444,7 @@ static struct json_object *standby_status(struct standby *s)
 	if (s->peer[0])
 		json_object_object_add(o, "peer", json_object_new_string(s->peer));
 	json_object_object_add(o, "connected", json_object_new_boolean(s->primary != NULL));
+	carrier_status(s->primary ? s->primary->link : NULL, o);
 	json_object_object_add(o, "promotable",
 			       json_object_new_boolean(s->store.valid &&
 						       s->state != STANDBY_PROMOTED));
@@ -451,8 +452,7 @@ static struct json_object *standby_status(struct standby *s)
 	json_object_object_add(o, "applied", json_object_new_boolean(store_applied(&s->store)));
 	fence_status(&s->fence, o);
 	if (!s->store.valid && s->state != STANDBY_PROMOTED)
-		json_object_object_add(o, "note",
-				       json_object_new_string("no complete checkpoint yet"));
+		json_object_object_add(o, "note", json_object_new_string("no complete checkpoint yet"));
 	return o;
 }
 
