@@ -71,13 +71,17 @@ void carrier_lend(struct link *link, void *mem, size_t bytes)
 
 void carrier_status(const struct link *link, struct json_object *o)
 {
+	uint64_t bytes = 0;
 	const char *why;
+	bool direct;
 
 	if (!link)
 		return;
+	direct = link_direct(link, &bytes);
 	why = link_why(link);
-	json_object_object_add(o, "link",
-			       json_object_new_string(link_direct(link) ? "rdma" : "tcp"));
+	json_object_object_add(o, "link", json_object_new_string(direct ? "rdma" : "tcp"));
+	if (bytes)
+		json_object_object_add(o, "rdma-bytes", json_object_new_uint64(bytes));
 	if (why)
 		json_object_object_add(o, "link-why", json_object_new_string(why));
 }

@@ -30,7 +30,10 @@ void carrier_joined(struct link *link, const char *why);
 /* Primary, joined: as link_lend(); where that fails, pages go by TCP. */
 void carrier_lend(struct link *link, void *mem, size_t bytes);
 
-/* Adds link (tcp or rdma) and link-why, where it is not what was asked for. */
+/*
+ * Adds link (tcp or rdma), rdma-bytes that were sent so, and link-why, where it is not what
+ * was asked for.
+ */
 void carrier_status(const struct link *link, struct json_object *o);
 
 #endif /* VMREPL_CARRIER_H */

@@ -110,12 +110,14 @@ int link_join(struct link *link, uint64_t timeout_ns, const struct fabric_offer 
 
 int link_lend(struct link *link, void *mem, size_t bytes, struct why *why)
 {
-	return link_direct(link) ? link->ops->lend(link->wire, mem, bytes, why) : 0;
+	uint64_t sent;
+
+	return link_direct(link, &sent) ? link->ops->lend(link->wire, mem, bytes, why) : 0;
 }
 
-bool link_direct(const struct link *link)
+bool link_direct(const struct link *link, uint64_t *bytes)
 {
-	return !link->dead && link->ops->direct && link->ops->direct(link->wire);
+	return !link->dead && link->ops->direct && link->ops->direct(link->wire, bytes);
 }
 
 void link_keep_why(struct link *link, const char *why)

@@ -102,7 +102,7 @@ struct link_ops {
 	int (*join)(struct link_wire *wire, uint64_t timeout_ns, const struct fabric_offer *offer,
 		    void (*done)(void *arg, const char *why), void *arg, struct why *why);
 	int (*lend)(struct link_wire *wire, void *mem, size_t bytes, struct why *why);
-	bool (*direct)(struct link_wire *wire);
+	bool (*direct)(struct link_wire *wire, uint64_t *bytes);
 	const char *(*fault)(struct link_wire *wire);
 };
 
@@ -216,8 +216,8 @@ int link_join(struct link *link, uint64_t timeout_ns, const struct fabric_offer 
  * it is not joined. Errors: with a sentence, and all goes over the connection from here on.
  */
 int link_lend(struct link *link, void *mem, size_t bytes, struct why *why);
-/* Whether there is such a way, and joined. */
-bool link_direct(const struct link *link);
+/* Whether there is such a way, and joined; @bytes: that were sent by it so far. */
+bool link_direct(const struct link *link, uint64_t *bytes);
 /* Why there is none, for whoever asks later: a sentence of the owner's; NULL: none was kept. */
 void link_keep_why(struct link *link, const char *why);
 const char *link_why(const struct link *link);

@@ -442,9 +442,12 @@ static int rdma_lend(struct link_wire *wire, void *mem, size_t bytes, struct why
 	return err;
 }
 
-static bool rdma_direct(struct link_wire *wire)
+static bool rdma_direct(struct link_wire *wire, uint64_t *bytes)
 {
-	return wire->fabric && fabric_joined(wire->fabric);
+	if (!wire->fabric || !fabric_joined(wire->fabric))
+		return false;
+	*bytes = qpair_sent(fabric_qpair(wire->fabric));
+	return true;
 }
 
 static const char *rdma_fault(struct link_wire *wire)
@@ -454,7 +457,7 @@ static const char *rdma_fault(struct link_wire *wire)
 
 static uint64_t rdma_rate(struct link_wire *wire)
 {
-	if (wire->dialled && rdma_direct(wire))
+	if (wire->dialled && wire->fabric && fabric_joined(wire->fabric))
 		return qpair_rate(fabric_qpair(wire->fabric));
 	return link_tcp.rate(wire->tcp);
 }

@@ -69,6 +69,7 @@ struct qpair {
 	bool writing;
 	uint64_t began;
 	size_t bytes;
+	uint64_t sent;
 	double rate;
 	unsigned int nr_lent;
 	struct qpair_lent *lent;
@@ -269,6 +270,11 @@ bool qpair_writing(const struct qpair *q)
 	return q->writing;
 }
 
+uint64_t qpair_sent(const struct qpair *q)
+{
+	return q->sent;
+}
+
 uint64_t qpair_rate(const struct qpair *q)
 {
 	return (uint64_t)q->rate;
@@ -368,6 +374,7 @@ static void qpair_written(struct qpair *q)
 	double weight = q->rate > 0 ? QPAIR_NEW * (double)q->bytes / PLACED_SLOT : 1;
 
 	q->rate += (rate - q->rate) * weight;
+	q->sent += q->bytes;
 }
 
 static void qpair_completed(struct qpair *q, const struct ibv_wc *wc)
