@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 #	make			module (for the running kernel, or KDIR=) and agent
-#	make demo		a guest survives its host, in the lab
+#	make demo		a guest survives its host, in the lab; LINK=rdma: by RDMA
 #	make check		every test
 #	make bench		what checkpoints cost, in the lab; bench-quick is shorter
 #	make check-kernels	the module's tests on each kernel that is supported
@@ -15,6 +15,8 @@ KDIR	?= /lib/modules/$(shell uname -r)/build
 O	?= $(CURDIR)/build
 LAB	:= tools/lab/lab
 SERVICE	?= tools/demo/services/redis
+# How the hosts of the demo talk: tcp or rdma.
+LINK	?= tcp
 PREFIX	?= /usr/local
 # To the kernel's build O= says something else; what else is given goes on to it.
 MAKEOVERRIDES := $(filter-out O=%,$(MAKEOVERRIDES))
@@ -68,7 +70,7 @@ $(KERNELS:%=module-%) module-debug: module-%: deps
 		M="$(abspath $(O))/$@" modules
 
 demo: lab-build
-	tools/demo/demo $(SERVICE)
+	LINK=$(LINK) tools/demo/demo $(SERVICE)
 
 check: lab-build module-6.12 module-7.2
 	selftests/run
