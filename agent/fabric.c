@@ -9,6 +9,7 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -81,15 +82,15 @@ static int fabric_device(struct why *why)
 }
 
 /*
- * All retries together shall take about as long as silence on the connection may: 4.096
- * microseconds times two to the power of this, for each. It is the timeout of
- * ibv_modify_qp(3).
+ * All retries together shall take half as long as silence on the connection may: a writer
+ * says nothing else meanwhile. 4.096 microseconds times two to the power of this, for
+ * each; it is the timeout of ibv_modify_qp(3), and devices may take up to four times that.
  */
 static uint8_t fabric_ack_timeout(uint64_t timeout_ns)
 {
 	uint8_t power = 8;
 
-	while (power < 22 && ((UINT64_C(4096) << power) * (FABRIC_RETRIES + 1)) < timeout_ns)
+	while (power < 22 && (UINT64_C(4096) << (power + 1)) * (FABRIC_RETRIES + 1) < timeout_ns / 2)
 		power++;
 	return power;
 }
@@ -121,15 +122,10 @@ static struct fabric *fabric_new(struct loop *loop, uint64_t timeout_ns,
 	return f;
 }
 
-void fabric_close(struct fabric *f)
+static void *fabric_bury(void *arg)
 {
-	if (!f)
-		return;
-	loop_timer_cancel(f->loop, &f->late);
-	loop_cancel(f->loop, f->poll);
-	if (f->joined)
-		rdma_disconnect(f->id);
-	qpair_free(f->q, f->id);
+	struct fabric *f = arg;
+
 	if (f->id)
 		rdma_destroy_id(f->id);
 	if (f->door)
@@ -137,6 +133,29 @@ void fabric_close(struct fabric *f)
 	if (f->events)
 		rdma_destroy_event_channel(f->events);
 	free(f);
+	return NULL;
+}
+
+/*
+ * The queue pair goes now, and with it all that can touch memory. What is left of the
+ * connection the kernel keeps until the device has sent a goodbye, which takes for ever
+ * where the device cannot (seen with rdma_rxe and cm_destroy_id()): nobody waits for that.
+ */
+void fabric_close(struct fabric *f)
+{
+	pthread_t thread;
+
+	if (!f)
+		return;
+	loop_timer_cancel(f->loop, &f->late);
+	loop_cancel(f->loop, f->poll);
+	if (f->joined)
+		rdma_disconnect(f->id);
+	qpair_free(f->q, f->id);
+	if (pthread_create(&thread, NULL, fabric_bury, f))
+		fabric_bury(f);
+	else
+		pthread_detach(thread);
 }
 
 /* Both ends' queue pairs give up at the same time. A kernel that cannot has its own idea. */

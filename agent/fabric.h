@@ -61,7 +61,7 @@ struct qpair;
 /**
  * fabric_offer() - the standby's end
  * @local:      its address of the connection
- * @timeout_ns: the queue pair gives up what is not acknowledged for so long, about
+ * @timeout_ns: the queue pair gives up what is not acknowledged for half of it, about
  * @offer:      out
  *
  * Registers the landing buffer. Returns NULL with a sentence in @why, where there is no

@@ -37,15 +37,20 @@ goes_by_rdma() {
 	((before > 1000000 && after > before))
 }
 
-# What the RDMA device sends goes nowhere; the connection stays.
+# What RDMA devices send gets lost on the way (not where it is sent: rdma_rxe would send it
+# again and again); the connection stays.
 fabric_cut() {
-	# shellcheck disable=SC2016
-	on a bash -c 'tc qdisc add dev repl0 clsact && tc filter add dev repl0 egress protocol ip \
-		u32 match ip protocol 17 0xff match ip dport 4791 0xffff action drop'
+	local host
+
+	for host in a b; do
+		on "$host" bash -c 'tc qdisc add dev repl0 clsact &&
+			tc filter add dev repl0 ingress protocol ip u32 match ip protocol 17 0xff \
+				match ip dport 4791 0xffff action drop' || return 1
+	done
 }
 
 fabric_mended() {
-	on a tc qdisc del dev repl0 clsact
+	on a tc qdisc del dev repl0 clsact && on b tc qdisc del dev repl0 clsact
 }
 
 agents_end() {
