@@ -59,7 +59,9 @@ static bool placed_gather(struct placed_in *in, void *to, size_t want, const uin
 {
 	size_t n = placed_min(want - in->at, *len);
 
-	memcpy((uint8_t *)to + in->at, *from, n);
+	/* Nowhere is no place to copy nothing from. */
+	if (n)
+		memcpy((uint8_t *)to + in->at, *from, n);
 	in->at += n;
 	*from += n;
 	*len -= n;
@@ -103,7 +105,8 @@ size_t placed_feed(struct placed_in *in, const uint8_t **from, size_t *len,
 			break;
 		case PLACED_BODY:
 			n = placed_min((size_t)in->left, placed_min(*len, room - out));
-			memcpy(to + out, *from, n);
+			if (n)
+				memcpy(to + out, *from, n);
 			*from += n;
 			*len -= n;
 			in->left -= n;

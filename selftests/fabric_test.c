@@ -174,9 +174,14 @@ static void test_flow(void)
 	close_both();
 }
 
+static void on_moved(void *arg)
+{
+	(void)arg;
+}
+
 static void test_tokens(void)
 {
-	const struct fabric_handlers stranger = { .joined = on_joined };
+	const struct fabric_handlers stranger = { .joined = on_joined, .moved = on_moved };
 	struct fabric_offer right;
 	struct fabric *fabric;
 	struct why why;
