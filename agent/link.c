@@ -130,15 +130,14 @@ const char *link_why(const struct link *link)
 	return link->indirect.text[0] ? link->indirect.text : NULL;
 }
 
-/* What the transport knows of it, or what the error says. */
-static void link_fault(const struct link *link, const char *what, int err, char *why, size_t len)
+/* What the transport knows of it, where it does. */
+static bool link_fault(const struct link *link, char *why, size_t len)
 {
 	const char *fault = link->ops->fault ? link->ops->fault(link->wire) : NULL;
 
 	if (fault)
 		snprintf(why, len, "%s", fault);
-	else
-		snprintf(why, len, "%s failed: %s", what, strerror(err));
+	return fault;
 }
 
 static void link_free(struct link *link)
@@ -211,7 +210,8 @@ static void link_sent(void *arg, int res)
 	if (res < 0) {
 		char why[WHY_LEN];
 
-		link_fault(link, "sending", -res, why, sizeof(why));
+		if (!link_fault(link, why, sizeof(why)))
+			snprintf(why, sizeof(why), "sending failed: %s", strerror(-res));
 		link_down(link, why);
 		return;
 	}
@@ -428,13 +428,15 @@ static void link_received(void *arg, int res)
 	if (res <= 0) {
 		char why[WHY_LEN];
 
-		if (res == 0 || (res == -ECONNRESET && !link->rx_seq))
+		if (link_fault(link, why, sizeof(why)))
+			;
+		else if (res == 0 || (res == -ECONNRESET && !link->rx_seq))
 			snprintf(why, sizeof(why), "it closed the connection%s",
 				 link->keyless && !link->rx_seq ? ": does it want a --key?" : "");
 		else if (res == -EBADMSG)
 			snprintf(why, sizeof(why), "what it sent was changed on the way");
 		else
-			link_fault(link, "receiving", -res, why, sizeof(why));
+			snprintf(why, sizeof(why), "receiving failed: %s", strerror(-res));
 		link_down(link, why);
 		return;
 	}

@@ -16,6 +16,8 @@
 
 /* What comes over the connection; of pages it is the descriptors. */
 #define RDMA_IN_BYTES	(256u << 10)
+/* A write that waits for longer tells why the connection ended. */
+#define RDMA_LATE_NS	NSEC_PER_SEC
 
 /* @tcp is link_tcp's struct of the same name. */
 struct link_wire {
@@ -452,6 +454,13 @@ static bool rdma_direct(struct link_wire *wire, uint64_t *bytes)
 
 static const char *rdma_fault(struct link_wire *wire)
 {
+	uint64_t ns = wire->dialled && wire->fabric && fabric_joined(wire->fabric) ?
+		      qpair_waits(fabric_qpair(wire->fabric)) : 0;
+
+	/* The queue pair may give up later than the other side does. */
+	if (!wire->fault.text[0] && ns > RDMA_LATE_NS)
+		why_set(&wire->fault, ETIMEDOUT, "the RDMA connection carries nothing any more: a write has waited for %llu ms",
+			(unsigned long long)(ns / NSEC_PER_MSEC));
 	return wire->fault.text[0] ? wire->fault.text : NULL;
 }
 

@@ -270,6 +270,11 @@ bool qpair_writing(const struct qpair *q)
 	return q->writing;
 }
 
+uint64_t qpair_waits(const struct qpair *q)
+{
+	return q->writing ? loop_now() - q->began : 0;
+}
+
 uint64_t qpair_sent(const struct qpair *q)
 {
 	return q->sent;

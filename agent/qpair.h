@@ -66,6 +66,8 @@ bool qpair_room(const struct qpair *q);
 int qpair_write(struct qpair *q, const struct iovec *iov, int n, uint64_t *number);
 /* Whether the last write is under way: its memory must stay as it is. */
 bool qpair_writing(const struct qpair *q);
+/* For how many nanoseconds it is; 0: none is. */
+uint64_t qpair_waits(const struct qpair *q);
 /* Bytes of all writes so far that are done. */
 uint64_t qpair_sent(const struct qpair *q);
 /* Bytes a second of the writes so far, an average over the last; 0: none yet. */
