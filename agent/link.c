@@ -69,9 +69,8 @@ static void link_recv_more(struct link *link);
 const struct link_ops *link_named(const char *name)
 {
 	static const struct link_ops *const all[] = { &link_tcp, &link_rdma };
-	unsigned int i;
 
-	for (i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
 		if (!strcmp(all[i]->name, name))
 			return all[i];
 	return NULL;
@@ -135,8 +134,7 @@ static bool link_fault(const struct link *link, char *why, size_t len)
 {
 	const char *fault = link->ops->fault ? link->ops->fault(link->wire) : NULL;
 
-	if (fault)
-		snprintf(why, len, "%s", fault);
+	snprintf(why, len, "%s", fault ? fault : "");
 	return fault;
 }
 
