@@ -88,9 +88,10 @@ static int fabric_device(struct why *why)
  */
 static uint8_t fabric_ack_timeout(uint64_t timeout_ns)
 {
+	uint64_t each = timeout_ns / 2 / (FABRIC_RETRIES + 1);
 	uint8_t power = 8;
 
-	while (power < 22 && (UINT64_C(4096) << (power + 1)) * (FABRIC_RETRIES + 1) < timeout_ns / 2)
+	while (power < 22 && UINT64_C(4096) << (power + 1) < each)
 		power++;
 	return power;
 }

@@ -58,7 +58,8 @@ static void converse(void)
 		iov[0] = (struct iovec) { &head, sizeof(head) };
 		if (i % 2 == 0) {
 			iov[1] = (struct iovec) { &begin, sizeof(begin) };
-			frame_seal(&head, i ? FRAME_EPOCH_BEGIN : FRAME_ACK, 1, i, iov + 1, i ? 1 : 0);
+			frame_seal(&head, i ? FRAME_EPOCH_BEGIN : FRAME_ACK, 1, i, iov + 1,
+				   i ? 1 : 0);
 			put_iov(sealed, &sealed_len, iov, i ? 2 : 1);
 			put_iov(sent, &sent_len, iov, i ? 2 : 1);
 			continue;
