@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 #	make			module (for the running kernel, or KDIR=) and agent
-#	make demo		a guest survives its host, in the lab
+#	make demo		a guest survives its host, in the lab; LINK=rdma: by RDMA
 #	make check		every test
 #	make bench		what checkpoints cost, in the lab; bench-quick is shorter
 #	make check-kernels	the module's tests on each kernel that is supported
@@ -15,6 +15,8 @@ KDIR	?= /lib/modules/$(shell uname -r)/build
 O	?= $(CURDIR)/build
 LAB	:= tools/lab/lab
 SERVICE	?= tools/demo/services/redis
+# How the hosts of the demo talk: tcp or rdma.
+LINK	?= tcp
 PREFIX	?= /usr/local
 # To the kernel's build O= says something else; what else is given goes on to it.
 MAKEOVERRIDES := $(filter-out O=%,$(MAKEOVERRIDES))
@@ -25,8 +27,8 @@ endif
 
 
 BUILD_PACKAGES := gcc make pkg-config libc6-dev liburing-dev libmnl-dev \
-	libjson-c-dev libxxhash-dev liblz4-dev libgnutls28-dev
-LAB_PACKAGES := gcc-12 libelf-dev
+	libjson-c-dev libxxhash-dev liblz4-dev libgnutls28-dev libibverbs-dev librdmacm-dev
+LAB_PACKAGES := gcc-12 libelf-dev ibverbs-providers
 KERNELS := 6.1 6.12 7.2
 
 .PHONY: all module agent install clean deps lab-deps lab-build demo check \
@@ -72,7 +74,7 @@ $(KERNELS:%=module-%) module-debug: module-%: lab-deps
 		M="$(abspath $(O))/$@" modules
 
 demo: lab-build
-	tools/demo/demo $(SERVICE)
+	LINK=$(LINK) tools/demo/demo $(SERVICE)
 
 check: lab-build module-6.12 module-7.2
 	selftests/run

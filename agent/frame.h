@@ -40,7 +40,7 @@ enum frame_type {
  * @version:  FRAME_VERSION of the sender
  * @type:     enum frame_type
  * @length:   bytes that follow the header
- * @pad:      0
+ * @pad:      0; on the way another field, see placed.h
  * @epoch:    the epoch it belongs to; 0 where it belongs to none
  * @seq:      0, 1, 2... for each direction of each connection
  * @checksum: XXH3-64 of the header with this field 0, then the payload

@@ -13,8 +13,11 @@
 #include "hello.h"
 #include "options.h"
 
-/* What @fence, @timeout_ms and the key for sums can make the text longer by. */
-#define HELLO_LATER	(24u + 16u + PAGESUMS_KEY_LEN)
+/*
+ * What @fence, @timeout_ms, the key for sums and RDMA, which come later, can make the text
+ * longer by; of a sentence each byte may need two.
+ */
+#define HELLO_LATER	(24u + 16u + PAGESUMS_KEY_LEN + 2 * HELLO_WHY_LEN)
 
 static uint64_t hello_big_bytes(const struct ramblock_table *t)
 {
@@ -104,6 +107,26 @@ static void hello_add_u64(struct json_object *o, const char *name, uint64_t v)
 	json_object_object_add(o, name, json_object_new_uint64(v));
 }
 
+static struct json_object *hello_write_rdma(const struct hello *hello)
+{
+	struct json_object *o = json_object_new_object();
+	char token[2 * FABRIC_TOKEN_BYTES + 1];
+	unsigned int i;
+
+	if (hello->rdma_why[0])
+		json_object_object_add(o, "why", json_object_new_string(hello->rdma_why));
+	if (!hello->offered)
+		return o;
+	hello_add_u64(o, "port", hello->offer.port);
+	hello_add_u64(o, "slots", hello->offer.slots);
+	hello_add_u64(o, "key", hello->offer.key);
+	hello_add_u64(o, "address", hello->offer.address);
+	for (i = 0; i < FABRIC_TOKEN_BYTES; i++)
+		snprintf(token + 2 * i, 3, "%02x", hello->offer.token[i]);
+	json_object_object_add(o, "token", json_object_new_string(token));
+	return o;
+}
+
 char *hello_write(const struct hello *hello, const char *sums_key)
 {
 	struct json_object *o = json_object_new_object();
@@ -140,6 +163,8 @@ char *hello_write(const struct hello *hello, const char *sums_key)
 		json_object_array_add(blocks, b);
 	}
 	json_object_object_add(o, "blocks", blocks);
+	if (hello->rdma)
+		json_object_object_add(o, "rdma", hello_write_rdma(hello));
 	text = strdup(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN));
 	json_object_put(o);
 	return text;
@@ -262,6 +287,58 @@ static int hello_parse_blocks(struct hello *hello, struct json_object *o, struct
 	return 0;
 }
 
+static int hello_parse_token(struct json_object *o, uint8_t *token, struct why *why)
+{
+	char text[2 * FABRIC_TOKEN_BYTES + 1];
+	unsigned int i;
+	int err;
+
+	err = hello_get_text(o, "token", text, sizeof(text), why);
+	if (err)
+		return err;
+	if (strspn(text, "0123456789abcdef") != sizeof(text) - 1)
+		return why_set(why, EPROTO, "'token' in its greeting is no token");
+	for (i = 0; i < FABRIC_TOKEN_BYTES; i++)
+		sscanf(text + 2 * i, "%2hhx", &token[i]);
+	return 0;
+}
+
+/* What is about RDMA; a standby that is without it says nothing. */
+static int hello_parse_rdma(struct hello *hello, struct json_object *o, struct why *why)
+{
+	uint64_t port, slots, key;
+	struct json_object *r;
+	int err;
+
+	if (!json_object_object_get_ex(o, "rdma", &r))
+		return 0;
+	if (!json_object_is_type(r, json_type_object))
+		return why_set(why, EPROTO, "'rdma' in its greeting is no object");
+	hello->rdma = true;
+	if (json_object_object_get_ex(r, "why", NULL))
+		return hello_get_text(r, "why", hello->rdma_why, sizeof(hello->rdma_why), why);
+	if (!json_object_object_get_ex(r, "port", NULL))
+		return 0;
+	err = hello_get_u64(r, "port", UINT16_MAX, &port, why);
+	if (!err)
+		err = hello_get_u64(r, "slots", FABRIC_SLOTS_MAX, &slots, why);
+	if (!err)
+		err = hello_get_u64(r, "key", UINT32_MAX, &key, why);
+	if (!err)
+		err = hello_get_u64(r, "address", INT64_MAX, &hello->offer.address, why);
+	if (!err)
+		err = hello_parse_token(r, hello->offer.token, why);
+	if (err)
+		return err;
+	if (!port || !slots)
+		return why_set(why, EPROTO, "what its greeting offers of RDMA is out of range");
+	hello->offer.port = (uint16_t)port;
+	hello->offer.slots = (uint32_t)slots;
+	hello->offer.key = (uint32_t)key;
+	hello->offered = true;
+	return 0;
+}
+
 int hello_parse(struct hello *hello, const void *text, size_t len, struct why *why)
 {
 	struct json_tokener *tok = json_tokener_new_ex(8);
@@ -317,6 +394,8 @@ int hello_parse(struct hello *hello, const void *text, size_t len, struct why *w
 		err = hello_parse_devices(hello, o, why);
 	if (!err)
 		err = hello_parse_blocks(hello, o, why);
+	if (!err)
+		err = hello_parse_rdma(hello, o, why);
 	if (err)
 		goto out;
 	if (hello->timeout_ms < 100) {

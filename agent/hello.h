@@ -9,10 +9,13 @@
 #include <stdint.h>
 
 #include "devices.h"
+#include "fabric.h"
 #include "pagesums.h"
 #include "qmp.h"
 #include "ramblock.h"
 #include "why.h"
+
+#define HELLO_WHY_LEN	256
 
 /**
  * struct hello - one side
@@ -29,6 +32,10 @@
  *               same: will tell; empty: not. Only of what was parsed
  * @devices:     what its command line, or its operator since, has put in
  * @blocks:      RAM blocks in the order of their wire index
+ * @rdma:        it was started with --link rdma
+ * @offered:     the standby: it can, and @offer says where
+ * @offer:       see link_offer()
+ * @rdma_why:    the standby: why it cannot; or empty
  */
 struct hello {
 	char qemu[64];
@@ -44,10 +51,14 @@ struct hello {
 	char sums_key[PAGESUMS_KEY_LEN + 1];
 	struct devices devices;
 	struct ramblock_table blocks;
+	bool rdma;
+	bool offered;
+	struct fabric_offer offer;
+	char rdma_why[HELLO_WHY_LEN];
 };
 
 /*
- * Asks QEMU for all of it but @fence, @timeout_ms and @sums_key. Errors: as qmp_command(),
+ * Asks QEMU for all of it but @fence, @timeout_ms, @sums_key and what is about RDMA. Errors: as qmp_command(),
  * ramblock_read() and hello_fits(). hello_free() afterwards in any case.
  */
 int hello_read(struct hello *hello, struct qmp *qmp, struct why *why);

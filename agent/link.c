@@ -23,6 +23,7 @@ struct link {
 	const struct link_handlers *handlers;
 	void *arg;
 	char peer[LINK_PEER_LEN];
+	struct why indirect;	/* of link_keep_why() */
 
 	uint8_t *rx;
 	size_t rx_from;		/* first byte not parsed yet */
@@ -65,6 +66,16 @@ struct link_copy {
 
 static void link_recv_more(struct link *link);
 
+const struct link_ops *link_named(const char *name)
+{
+	static const struct link_ops *const all[] = { &link_tcp, &link_rdma };
+
+	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+		if (!strcmp(all[i]->name, name))
+			return all[i];
+	return NULL;
+}
+
 const char *link_peer(const struct link *link)
 {
 	return link->peer;
@@ -78,6 +89,53 @@ uint64_t link_rate(const struct link *link)
 uint64_t link_last_rx(const struct link *link)
 {
 	return link->last_rx;
+}
+
+int link_offer(struct link *link, uint64_t timeout_ns, struct fabric_offer *offer,
+	       struct why *why)
+{
+	if (link->dead || !link->ops->offer)
+		return why_set(why, EOPNOTSUPP, "this link has no other way for pages");
+	return link->ops->offer(link->wire, timeout_ns, offer, why);
+}
+
+int link_join(struct link *link, uint64_t timeout_ns, const struct fabric_offer *offer,
+	      void (*done)(void *arg, const char *why), void *arg, struct why *why)
+{
+	if (link->dead || !link->ops->join)
+		return why_set(why, EOPNOTSUPP, "this link has no other way for pages");
+	return link->ops->join(link->wire, timeout_ns, offer, done, arg, why);
+}
+
+int link_lend(struct link *link, void *mem, size_t bytes, struct why *why)
+{
+	uint64_t sent;
+
+	return link_direct(link, &sent) ? link->ops->lend(link->wire, mem, bytes, why) : 0;
+}
+
+bool link_direct(const struct link *link, uint64_t *bytes)
+{
+	return !link->dead && link->ops->direct && link->ops->direct(link->wire, bytes);
+}
+
+void link_keep_why(struct link *link, const char *why)
+{
+	why_set(&link->indirect, 0, "%s", why);
+}
+
+const char *link_why(const struct link *link)
+{
+	return link->indirect.text[0] ? link->indirect.text : NULL;
+}
+
+/* What the transport knows of it, where it does. */
+static bool link_fault(const struct link *link, char *why, size_t len)
+{
+	const char *fault = link->ops->fault ? link->ops->fault(link->wire) : NULL;
+
+	snprintf(why, len, "%s", fault ? fault : "");
+	return fault;
 }
 
 static void link_free(struct link *link)
@@ -150,7 +208,8 @@ static void link_sent(void *arg, int res)
 	if (res < 0) {
 		char why[WHY_LEN];
 
-		snprintf(why, sizeof(why), "sending failed: %s", strerror(-res));
+		if (!link_fault(link, why, sizeof(why)))
+			snprintf(why, sizeof(why), "sending failed: %s", strerror(-res));
 		link_down(link, why);
 		return;
 	}
@@ -367,7 +426,9 @@ static void link_received(void *arg, int res)
 	if (res <= 0) {
 		char why[WHY_LEN];
 
-		if (res == 0 || (res == -ECONNRESET && !link->rx_seq))
+		if (link_fault(link, why, sizeof(why)))
+			;
+		else if (res == 0 || (res == -ECONNRESET && !link->rx_seq))
 			snprintf(why, sizeof(why), "it closed the connection%s",
 				 link->keyless && !link->rx_seq ? ": does it want a --key?" : "");
 		else if (res == -EBADMSG)

@@ -3,7 +3,8 @@
  * link: a connection that carries frames between primary and standby, numbers
  * and checks them, sends heartbeats and notices that the other side is lost.
  *
- * What moves the bytes is a struct link_ops, one for each transport.
+ * What moves the bytes is a struct link_ops, one for each transport: a file, and a line in
+ * link_named()'s table.
  * All calls and callbacks are in the loop's thread.
  */
 #ifndef VMREPL_LINK_H
@@ -15,6 +16,7 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
+#include "fabric.h"
 #include "frame.h"
 #include "key.h"
 #include "loop.h"
@@ -50,6 +52,7 @@ struct link_door;
 
 /**
  * struct link_ops - a transport
+ * @name:    what --link calls it
  * @resolve: "ADDR[:PORT]" to an address; false with a sentence in @why
  * @loopback: whether what goes to or comes from the address stays on this host
  * @listen:  opens a door; @accepted gets a wire and the peer's address for each
@@ -66,8 +69,14 @@ struct link_door;
  * @rate:    bytes a second that it carries, as far as is known; 0: not
  * @shut:    makes connect, secure, send and recv under way end soon
  * @close:   frees; nothing may be under way
+ * @ends:    our address and the peer's; false: it has none any more
+ *
+ * The rest is NULL where pages have no way of their own, see link_offer():
+ * @offer, @join, @lend, @direct: as the link_...() of their names
+ * @fault:   why send or recv failed, a sentence; NULL: there is only the errno
  */
 struct link_ops {
+	const char *name;
 	bool (*resolve)(const char *text, struct link_addr *addr, struct why *why);
 	bool (*loopback)(const struct link_addr *addr);
 	struct link_door *(*listen)(struct loop *loop, const struct link_addr *addr,
@@ -86,9 +95,22 @@ struct link_ops {
 	uint64_t (*rate)(struct link_wire *wire);
 	void (*shut)(struct link_wire *wire);
 	void (*close)(struct link_wire *wire);
+	bool (*ends)(struct link_wire *wire, struct sockaddr_storage *ours,
+		     struct sockaddr_storage *theirs);
+	int (*offer)(struct link_wire *wire, uint64_t timeout_ns, struct fabric_offer *offer,
+		     struct why *why);
+	int (*join)(struct link_wire *wire, uint64_t timeout_ns, const struct fabric_offer *offer,
+		    void (*done)(void *arg, const char *why), void *arg, struct why *why);
+	int (*lend)(struct link_wire *wire, void *mem, size_t bytes, struct why *why);
+	bool (*direct)(struct link_wire *wire, uint64_t *bytes);
+	const char *(*fault)(struct link_wire *wire);
 };
 
 extern const struct link_ops link_tcp;
+extern const struct link_ops link_rdma;
+
+/* The transport of that name, or NULL. */
+const struct link_ops *link_named(const char *name);
 
 /**
  * struct link_tx - a frame to be sent; belongs to the caller until @done
@@ -167,6 +189,38 @@ const char *link_peer(const struct link *link);
 uint64_t link_rate(const struct link *link);
 /* When something was received last, loop_now() time. */
 uint64_t link_last_rx(const struct link *link);
+
+/**
+ * link_offer() - the accepting side: a way for pages past the connection
+ * @timeout_ns: silence that is taken for a loss
+ * @offer:      out: what the other side needs for link_join()
+ *
+ * From here on it may be joined at any time, until the connection ends. Where it is, PAGES
+ * frames come as before. Errors, with a sentence in @why: EOPNOTSUPP, the transport has no
+ * such thing; whatever keeps it from having it here. Then nothing has changed.
+ */
+int link_offer(struct link *link, uint64_t timeout_ns, struct fabric_offer *offer,
+	       struct why *why);
+/**
+ * link_join() - the connecting side: takes what was offered
+ * @done: called once, never from within and never after link_close(): NULL, it is joined;
+ *        or a sentence, and all goes over the connection as before
+ *
+ * Errors as link_offer(); @done is not called then.
+ */
+int link_join(struct link *link, uint64_t timeout_ns, const struct fabric_offer *offer,
+	      void (*done)(void *arg, const char *why), void *arg, struct why *why);
+/*
+ * Joined: pages will be sent from there; the memory stays until the link is closed. Only
+ * such pages go past the connection. Pins it, so it takes its time. Nothing happens where
+ * it is not joined. Errors: with a sentence, and all goes over the connection from here on.
+ */
+int link_lend(struct link *link, void *mem, size_t bytes, struct why *why);
+/* Whether there is such a way, and joined; @bytes: that were sent by it so far. */
+bool link_direct(const struct link *link, uint64_t *bytes);
+/* Why there is none, for whoever asks later: a sentence of the owner's; NULL: none was kept. */
+void link_keep_why(struct link *link, const char *why);
+const char *link_why(const struct link *link);
 
 /* Ends the connection now. @closed follows, later or from within. */
 void link_close(struct link *link);

@@ -297,7 +297,17 @@ static void tcp_close(struct link_wire *wire)
 	free(wire);
 }
 
+static bool tcp_ends(struct link_wire *wire, struct sockaddr_storage *ours,
+		     struct sockaddr_storage *theirs)
+{
+	socklen_t len = sizeof(*ours), other = sizeof(*theirs);
+
+	return !getsockname(wire->fd, (struct sockaddr *)ours, &len) &&
+	       !getpeername(wire->fd, (struct sockaddr *)theirs, &other);
+}
+
 const struct link_ops link_tcp = {
+	.name		= "tcp",
 	.resolve	= tcp_resolve,
 	.loopback	= tcp_loopback,
 	.listen		= tcp_listen,
@@ -309,4 +319,5 @@ const struct link_ops link_tcp = {
 	.rate		= tcp_rate,
 	.shut		= tcp_shut,
 	.close		= tcp_close,
+	.ends		= tcp_ends,
 };

@@ -25,6 +25,8 @@ const char options_usage[] =
 "  --standby            be the standby; the VM waits with -incoming defer\n"
 "  --listen ADDR[:PORT] where the standby waits for the primary (port 7788)\n"
 "  --key FILE           the key that both hosts have, see keygen (" KEY_FILE_DEFAULT ")\n"
+"  --link HOW           'tcp'; or 'rdma': pages by RDMA, not encrypted, the rest as with\n"
+"                       tcp. Both sides; where one cannot, pages go by TCP (tcp)\n"
 "  --insecure           without a key: nothing is encrypted, and anybody can be the other side\n"
 "  --interval MS        a checkpoint at most this often (100)\n"
 "  --timeout MS         silence of the other side that counts as its loss (2000)\n"
@@ -59,6 +61,7 @@ enum {
 	OPT_STANDBY,
 	OPT_LISTEN,
 	OPT_KEY,
+	OPT_LINK,
 	OPT_INSECURE,
 	OPT_INTERVAL,
 	OPT_TIMEOUT,
@@ -86,6 +89,7 @@ static const struct option long_options[] = {
 	{ "standby",		no_argument,		NULL, OPT_STANDBY },
 	{ "listen",		required_argument,	NULL, OPT_LISTEN },
 	{ "key",		required_argument,	NULL, OPT_KEY },
+	{ "link",		required_argument,	NULL, OPT_LINK },
 	{ "insecure",		no_argument,		NULL, OPT_INSECURE },
 	{ "interval",		required_argument,	NULL, OPT_INTERVAL },
 	{ "timeout",		required_argument,	NULL, OPT_TIMEOUT },
@@ -184,7 +188,7 @@ static int options_check(const struct options *options, const char *to, const ch
 	static const uint64_t common = 1u << OPT_VM;
 	static const uint64_t serving = 1u << OPT_TIMEOUT | 1u << OPT_FENCE_COMMAND |
 					1u << OPT_QMP | 1u << OPT_JSON |
-					1u << OPT_KEY | 1u << OPT_INSECURE;
+					1u << OPT_KEY | 1u << OPT_LINK | 1u << OPT_INSECURE;
 	uint64_t allowed = common;
 	unsigned int i;
 
@@ -268,6 +272,11 @@ int options_parse(struct options *options, int argc, char **argv, struct why *wh
 			break;
 		case OPT_KEY:
 			options->key = optarg;
+			break;
+		case OPT_LINK:
+			options->ops = link_named(optarg);
+			if (!options->ops)
+				err = why_set(why, EINVAL, "--link can be tcp or rdma, not '%s'", optarg);
 			break;
 		case OPT_INSECURE:
 			options->insecure = true;

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "carrier.h"
 #include "peer.h"
 #include "report.h"
 
@@ -16,6 +17,7 @@
 static void peer_end(struct peer *peer, const char *why)
 {
 	loop_timer_cancel(peer->loop, &peer->answer);
+	peer->joining = false;
 	link_close(peer->link);
 	peer->lost(peer->arg, why);
 }
@@ -46,8 +48,11 @@ static void peer_up(void *arg)
 	free(text);
 }
 
+/* It is clear what it holds, and how pages will go. */
 static void peer_ready(struct peer *peer)
 {
+	if (peer->counting || peer->joining)
+		return;
 	/* It judges our silence from the first epoch on; we its from now on. */
 	if (peer->accepted(peer->arg, peer->beat_ns))
 		link_watch(peer->link, peer->beat_ns, peer->options->timeout_ns);
@@ -70,6 +75,18 @@ static void peer_sums(struct peer *peer, const struct frame *frame)
 	}
 	peer->counting = false;
 	report_event("sums", "pages:u", pagesums_told(peer->sums));
+	peer_ready(peer);
+}
+
+static void peer_joined(void *arg, const char *why)
+{
+	struct peer *peer = arg;
+
+	/* We are leaving, or it is. */
+	if (!peer->joining)
+		return;
+	peer->joining = false;
+	carrier_joined(peer->link, why);
 	peer_ready(peer);
 }
 
@@ -97,8 +114,9 @@ static void peer_accepted(struct peer *peer, const struct frame *frame)
 	peer->count_began = loop_now();
 	if (!peer->counting)
 		peer_drop_sums(peer);
-	if (!peer->counting)
-		peer_ready(peer);
+	peer->joining = carrier_join(peer->link, peer->options->timeout_ns, &theirs, peer->hello,
+				     peer_joined, peer);
+	peer_ready(peer);
 }
 
 static void peer_left(struct peer *peer, const struct frame *frame)
@@ -107,6 +125,7 @@ static void peer_left(struct peer *peer, const struct frame *frame)
 
 	loop_timer_cancel(peer->loop, &peer->answer);
 	peer->counting = false;
+	peer->joining = false;
 	frame_get_text(frame, text, sizeof(text));
 	peer->left(peer->arg, frame_get_bye(frame).reason);
 	link_send_copy(peer->link, FRAME_BYE_ACK, 0, NULL, 0);
@@ -164,6 +183,7 @@ static void peer_down(void *arg, const char *why)
 	struct peer *peer = arg;
 
 	loop_timer_cancel(peer->loop, &peer->answer);
+	peer->joining = false;
 	peer->lost(peer->arg, why);
 }
 
@@ -213,6 +233,7 @@ bool peer_leave(struct peer *peer, enum frame_bye_reason reason, const char *tex
 		return false;
 	}
 	peer->leaving = true;
+	peer->joining = false;
 	link_watch(peer->link, peer->options->timeout_ns / 8, peer->options->timeout_ns);
 	link_send_bye(peer->link, reason, text);
 	loop_timer_set(peer->loop, &peer->answer, peer->options->max_stall_ns);
@@ -221,6 +242,7 @@ bool peer_leave(struct peer *peer, enum frame_bye_reason reason, const char *tex
 
 void peer_close(struct peer *peer)
 {
+	peer->joining = false;
 	if (peer->link)
 		link_close(peer->link);
 }
@@ -228,6 +250,17 @@ void peer_close(struct peer *peer)
 const char *peer_name(const struct peer *peer)
 {
 	return link_peer(peer->link);
+}
+
+void peer_status(const struct peer *peer, struct json_object *o)
+{
+	const struct link_addr *addr = &peer->options->addr;
+
+	json_object_object_add(o, "peer", json_object_new_string(addr->text));
+	json_object_object_add(o, "key", json_object_new_string(link_key(addr)));
+	json_object_object_add(o, "connected", json_object_new_boolean(peer->link && peer->agreed));
+	if (peer->agreed)
+		carrier_status(peer->link, o);
 }
 
 uint64_t peer_silence(const struct peer *peer)

@@ -13,6 +13,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include <json-c/json.h>
+
 #include "hello.h"
 #include "link.h"
 #include "loop.h"
@@ -59,6 +61,7 @@ struct peer {
 	char sums_key[PAGESUMS_KEY_LEN + 1];
 	bool counting;		/* it tells what it holds */
 	uint64_t count_began;
+	bool joining;		/* accepted; waits for carrier_join() */
 	uint64_t beat_ns;
 	bool leaving;		/* BYE is said */
 	struct loop_timer answer;	/* to it */
@@ -79,6 +82,8 @@ void peer_close(struct peer *peer);
 
 /* The standby's address, while there is a connection. */
 const char *peer_name(const struct peer *peer);
+/* Adds peer, key, connected and what carrier_status() does to @o. */
+void peer_status(const struct peer *peer, struct json_object *o);
 /* Nanoseconds since it was heard last; 0 where there is no connection. */
 uint64_t peer_silence(const struct peer *peer);
 

@@ -461,9 +461,7 @@ static struct json_object *primary_status(struct primary *p)
 	json_object_object_add(o, "role", json_object_new_string("primary"));
 	json_object_object_add(o, "vm", json_object_new_int(p->vmm.proc.pid));
 	json_object_object_add(o, "state", json_object_new_string(primary_states[p->state]));
-	json_object_object_add(o, "peer", json_object_new_string(p->options->addr.text));
-	json_object_object_add(o, "key", json_object_new_string(link_key(&p->options->addr)));
-	json_object_object_add(o, "connected", json_object_new_boolean(p->peer.link && p->peer.agreed));
+	peer_status(&p->peer, o);
 	json_object_object_add(o, "protected",
 			       json_object_new_boolean(p->state == PRIMARY_PROTECTED));
 	if (p->state == PRIMARY_UNPROTECTED && p->last_why[0])

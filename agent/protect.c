@@ -518,6 +518,7 @@ void protect_start(struct protect *p, struct link *link, struct pagesums *sums)
 	p->link = link;
 	p->sums = sums;
 	encoder_forget(p->encoder);
+	stream_lend(p->stream, link, &p->guard->session);
 	p->round = 0;
 	p->relayout = false;
 	p->held = false;

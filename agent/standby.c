@@ -8,8 +8,8 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "carrier.h"
 #include "census.h"
 #include "fence.h"
 #include "link.h"
@@ -196,6 +196,7 @@ static bool standby_accept(struct standby *s)
 	if (s->next.sums_key[0])
 		s->census = census_new(s->loop, link, &s->store, &s->next.blocks,
 				       s->next.sums_key);
+	carrier_offer(link, s->options->timeout_ns, &s->next, &s->vmm.hello);
 	answer = hello_write(&s->vmm.hello, s->census ? s->next.sums_key : NULL);
 	if (!answer) {
 		standby_end_census(s);
@@ -399,6 +400,7 @@ static struct json_object *standby_status(struct standby *s)
 	if (s->peer[0])
 		json_object_object_add(o, "peer", json_object_new_string(s->peer));
 	json_object_object_add(o, "connected", json_object_new_boolean(s->primary != NULL));
+	carrier_status(s->primary ? s->primary->link : NULL, o);
 	json_object_object_add(o, "promotable",
 			       json_object_new_boolean(s->store.valid &&
 						       s->state != STANDBY_PROMOTED));
@@ -406,8 +408,7 @@ static struct json_object *standby_status(struct standby *s)
 	json_object_object_add(o, "applied", json_object_new_boolean(store_applied(&s->store)));
 	fence_status(&s->fence, o);
 	if (!s->store.valid && s->state != STANDBY_PROMOTED)
-		json_object_object_add(o, "note",
-				       json_object_new_string("no complete checkpoint yet"));
+		json_object_object_add(o, "note", json_object_new_string("no complete checkpoint yet"));
 	return o;
 }
 

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "carrier.h"
 #include "encoder.h"
 #include "pageframe.h"
 #include "stream.h"
@@ -213,6 +214,16 @@ void stream_free(struct stream *stream)
 	free(stream->rings);
 	munmap(stream->rooms_mapped, STREAM_ROOMS * sizeof(struct stream_room));
 	free(stream);
+}
+
+void stream_lend(struct stream *stream, struct link *link, const struct session *session)
+{
+	unsigned int i;
+
+	for (i = 0; i < session->nr_rings; i++)
+		carrier_lend(link, session->rings[i].data,
+			     (size_t)session->rings[i].slots * VMREPL_PAGE_SIZE);
+	carrier_lend(link, stream->rooms_mapped, STREAM_ROOMS * sizeof(struct stream_room));
 }
 
 bool stream_encodes(const struct stream *stream)

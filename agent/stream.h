@@ -43,6 +43,13 @@ void stream_limit(struct stream *stream, uint64_t rate);
 /* Every frame must be back from the link. NULL is fine. */
 void stream_free(struct stream *stream);
 
+/*
+ * Once for each connection, before its first epoch: where pages can go past it they will be
+ * sent from the session's rings, and from where they are encoded. The small blocks' copies
+ * go over the connection.
+ */
+void stream_lend(struct stream *stream, struct link *link, const struct session *session);
+
 /* A round of the first sync. */
 #define STREAM_LIVE		(1u << 0)
 /* Send the @copy of every small block first; they stay until the epoch is acknowledged. */

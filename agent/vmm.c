@@ -17,6 +17,7 @@ static int vmm_hello(struct vmm *vmm, const struct options *options, struct why 
 		return err;
 	vmm->hello.fence = options->fence_command != NULL;
 	vmm->hello.timeout_ms = options->timeout_ns / NSEC_PER_MSEC;
+	vmm->hello.rdma = options->ops->offer != NULL;
 	return 0;
 }
 

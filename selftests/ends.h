@@ -35,6 +35,9 @@ struct end {
 };
 
 static struct loop *loop;
+/* What both ends use, and where. */
+static const struct link_ops *ops = &link_tcp;
+static const char *host = "127.0.0.1";
 static struct link_addr addr;
 static struct link_door *door;
 static struct end near_end, far_end;
@@ -89,7 +92,7 @@ static inline void on_accept(void *arg, struct link_wire *wire, const char *peer
 {
 	struct end *end = arg;
 
-	end->link = link_adopt(loop, &link_tcp, wire, peer, &handlers, end);
+	end->link = link_adopt(loop, ops, wire, peer, &handlers, end);
 }
 
 /* Runs the loop until @cond or patience ends. Value: whether it came true. */
@@ -108,7 +111,7 @@ static inline void open_to(const struct link_addr *to)
 
 	memset(&near_end, 0, sizeof(near_end));
 	memset(&far_end, 0, sizeof(far_end));
-	near_end.link = link_connect(loop, &link_tcp, to, &handlers, &near_end, &why);
+	near_end.link = link_connect(loop, ops, to, &handlers, &near_end, &why);
 	if (!near_end.link)
 		tap_die("%s", why.text);
 }
@@ -117,7 +120,7 @@ static inline void open_both(void)
 {
 	open_to(&addr);
 	if (!UNTIL(near_end.up && far_end.link))
-		tap_die("cannot connect on the loopback interface: %s", near_end.why);
+		tap_die("cannot connect to %s: %s", addr.text, near_end.why);
 }
 
 static inline void close_both(void)
@@ -138,13 +141,13 @@ static inline void open_door(const struct key *key)
 	int port;
 
 	for (port = 20000; port < 20100 && !door; port++) {
-		char text[32];
+		char text[64];
 
-		snprintf(text, sizeof(text), "127.0.0.1:%d", port);
-		if (!link_tcp.resolve(text, &addr, &why) || in->sin_port != htons((uint16_t)port))
+		snprintf(text, sizeof(text), "%s:%d", host, port);
+		if (!ops->resolve(text, &addr, &why) || in->sin_port != htons((uint16_t)port))
 			tap_die("addresses are not understood");
 		addr.key = key;
-		door = link_tcp.listen(loop, &addr, on_accept, &far_end, &why);
+		door = ops->listen(loop, &addr, on_accept, &far_end, &why);
 	}
 	if (!door)
 		tap_die("%s", why.text);

@@ -14,7 +14,7 @@ executions=${1:-}
 tap_said=$(mktemp)
 corpus=$(mktemp -d)
 trap 'rm -rf "$tap_said" "$corpus"' EXIT
-targets=(frame epoch codec hello devstate monitor qmp)
+targets=(frame placed epoch codec hello devstate monitor qmp)
 for file in fuzz/*.c; do
 	name=$(basename "$file" .c)
 	[[ " ${targets[*]} " == *" $name "* ]] || { echo "Bail out! $file is not in the list here"; exit 1; }

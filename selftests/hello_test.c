@@ -137,6 +137,55 @@ static void test_forged(const char *text)
 	       "no object, or an empty one");
 }
 
+/* What is about RDMA is read with the same distrust. */
+static void test_rdma(void)
+{
+	struct hello want, got;
+	struct why why;
+	char *text;
+
+	fill(&want);
+	want.rdma = true;
+	text = hello_write(&want, NULL);
+	tap_ok(!hello_parse(&got, text, strlen(text), &why) && got.rdma && !got.offered &&
+	       !got.rdma_why[0], "RDMA is wanted");
+	hello_free(&got);
+	free(text);
+
+	strcpy(want.rdma_why, "there is no \"device\"");
+	text = hello_write(&want, NULL);
+	tap_ok(!hello_parse(&got, text, strlen(text), &why) && got.rdma && !got.offered &&
+	       !strcmp(got.rdma_why, want.rdma_why), "it is not to be had: %s", got.rdma_why);
+	hello_free(&got);
+	refused(text, "\"why\":\"", "\"why\":7,\"not\":\"");
+	free(text);
+
+	want.rdma_why[0] = '\0';
+	want.offered = true;
+	want.offer = (struct fabric_offer) { .port = 4791, .slots = 32, .key = UINT32_MAX,
+					     .address = 0x7f0123456000, .token = { 1, 2, 0xfe } };
+	text = hello_write(&want, NULL);
+	tap_ok(!hello_parse(&got, text, strlen(text), &why) && got.offered &&
+	       got.offer.port == want.offer.port && got.offer.slots == want.offer.slots &&
+	       got.offer.key == want.offer.key && got.offer.address == want.offer.address &&
+	       !memcmp(got.offer.token, want.offer.token, FABRIC_TOKEN_BYTES),
+	       "what is offered is read");
+	hello_free(&got);
+	test_damaged(text);
+	refused(text, "\"rdma\":{", "\"rdma\":7,\"not\":{");
+	refused(text, "\"port\":4791", "\"port\":0");
+	refused(text, "\"port\":4791", "\"port\":65536");
+	refused(text, "\"slots\":32", "\"slots\":0");
+	refused(text, "\"slots\":32", "\"slots\":4097");
+	refused(text, "\"key\":4294967295", "\"key\":4294967296");
+	refused(text, "\"address\":", "\"address\":-");
+	refused(text, "\"token\":\"0102fe", "\"token\":\"0102f");
+	refused(text, "\"token\":\"0102fe", "\"token\":\"0102FE");
+	refused(text, "\"token\":\"0102fe", "\"token\":\"0102fe0");
+	free(text);
+	hello_free(&want);
+}
+
 /* One field of the standby differs. */
 #define DIFFERS(change, word) do {						\
 	struct hello primary, standby;						\
@@ -216,6 +265,7 @@ int main(void)
 	test_round_trip(text);
 	test_damaged(text);
 	test_forged(text);
+	test_rdma();
 	test_match();
 	test_large();
 	free(text);

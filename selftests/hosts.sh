@@ -215,6 +215,8 @@ clear_host() {
 			ip link del "$link"
 		done
 		tc qdisc del dev repl0 root
+		tc qdisc del dev repl0 clsact
+		rdma link del rxe_repl0
 		echo 0 >/proc/sys/vm/nr_hugepages
 		lsmod | grep -q "^vmrepl " && rmmod vmrepl
 		true' >/dev/null 2>&1

@@ -177,6 +177,8 @@ check "the link is cut" \
 	sh -c "'$lab' link a repl0 down && ! '$lab' run a -- ping -c 1 -w 2 10.77.0.2"
 check "the link is plugged in again" \
 	sh -c "'$lab' link a repl0 up && '$lab' run a --timeout 20 -- sh -c 'until ping -c 1 -w 1 10.77.0.2; do :; done'"
+check "RDMA on the link" \
+	sh -c "'$lab' link a repl0 rdma && '$lab' run a -- rdma link show rxe_repl0/1"
 check "a link that is not there" exits 1 "$lab" link a nothing0 down
 check "a guest image is built" guest_builds
 check "a guest boots in a" start_guest a

@@ -9,7 +9,7 @@ SUMMARY=(
 	shell 'an interactive shell in a host'
 	kill "cut a host's power"
 	power 'how the power switch behaves that hosts reach'
-	link 'unplug a network link of a host, or plug it in again'
+	link 'unplug a network link of a host, plug it in again, or put RDMA on it'
 	down 'stop hosts'
 	log "print a host's console"
 	dmesg-check "fail if a host's kernel reported trouble"
@@ -61,8 +61,9 @@ SIGKILL to the emulator; returns when it is seen dead.'
 	[power]='[ok|refuse|silent]
 A host cuts the power of another one with "lab-power off HOST". That succeeds (ok),
 is told no (refuse) or gets no answer (silent). Without an argument: print which.'
-	[link]='HOST LINK up|down
-LINK is repl0 or guest0 (a, b), a0 or b0 (client). While it is down nothing passes.'
+	[link]='HOST LINK up|down|rdma
+LINK is repl0 or guest0 (a, b), a0 or b0 (client). While it is down nothing passes.
+rdma: the host has an RDMA device rxe_LINK there (soft-RoCE) until it goes down.'
 	[down]='HOST... | --all'
 	[log]='HOST'
 	[dmesg-check]='HOST [--expect PATTERN]

@@ -34,17 +34,27 @@ cmd_power() {
 	esac
 }
 
-# cmd_link HOST LINK up|down: the cable, not the interface: nothing passes, either way.
+# cmd_link HOST LINK up|down|rdma: the cable, not the interface: nothing passes, either way;
+# or an RDMA device of the kernel's own (soft-RoCE) on it.
 cmd_link() {
 	local up answer
 
-	[[ $# == 3 ]] || usage_error "link: which host's link, and up or down?"
+	[[ $# == 3 ]] || usage_error "link: which host's link, and up, down or rdma?"
 	case $3 in
 	up) up=true ;;
 	down) up=false ;;
-	*) usage_error "link: up or down, not '$3'" ;;
+	rdma) ;;
+	*) usage_error "link: up, down or rdma, not '$3'" ;;
 	esac
 	need_host "$1"
+	if [[ $3 == rdma ]]; then
+		# shellcheck disable=SC2016
+		(cmd_run "$1" --timeout 60 -- bash -c 'modprobe -a rdma_rxe rdma_ucm &&
+			{ rdma link show "rxe_$0/1" >/dev/null 2>&1 ||
+				rdma link add "rxe_$0" type rxe netdev "$0"; }' "$2") ||
+			die "host $1 has no RDMA on $2"
+		return
+	fi
 	answer=$(qmp "$1" "{\"execute\":\"set_link\",\"arguments\":{\"name\":\"$2\",\"up\":$up}}")
 	[[ $answer != *'"error"'* ]] || die "host $1 has no link '$2'"
 }

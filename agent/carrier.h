@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * carrier: whether the pages of a connection go by RDMA, as both sides find out when they
+ * greet each other, and what people are told of it. Everything else goes by TCP.
+ */
+#ifndef VMREPL_CARRIER_H
+#define VMREPL_CARRIER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <json-c/json.h>
+
+#include "hello.h"
+#include "link.h"
+
+/* Standby, before ACCEPT: offers it, where both want it; what it says of that is in @ours. */
+void carrier_offer(struct link *link, uint64_t timeout_ns, const struct hello *theirs,
+		   struct hello *ours);
+
+/*
+ * Primary, after ACCEPT: takes what is offered. True: @done comes, see link_join(), and is
+ * to call carrier_joined(). False: pages go by TCP.
+ */
+bool carrier_join(struct link *link, uint64_t timeout_ns, const struct hello *theirs,
+		  const struct hello *ours, void (*done)(void *arg, const char *why), void *arg);
+/* @why: why it is not; or NULL. */
+void carrier_joined(struct link *link, const char *why);
+
+/* Primary, joined: as link_lend(); where that fails, pages go by TCP. */
+void carrier_lend(struct link *link, void *mem, size_t bytes);
+
+/*
+ * Adds link (tcp or rdma), rdma-bytes that were sent so, and link-why, where it is not what
+ * was asked for.
+ */
+void carrier_status(const struct link *link, struct json_object *o);
+
+#endif /* VMREPL_CARRIER_H */
