@@ -27,7 +27,8 @@ endif
 
 
 BUILD_PACKAGES := gcc make pkg-config libc6-dev liburing-dev libmnl-dev \
-	libjson-c-dev libxxhash-dev liblz4-dev libgnutls28-dev libibverbs-dev librdmacm-dev
+	libjson-c-dev libxxhash-dev liblz4-dev libgnutls28-dev libibverbs-dev \
+	librdmacm-dev libseccomp-dev libcap-ng-dev
 LAB_PACKAGES := gcc-12 libelf-dev ibverbs-providers
 KERNELS := 6.1 6.12 7.2
 

@@ -3,18 +3,17 @@
  * fence: runs the operator's fence command until it succeeds.
  *
  * The command's exit code 0 is the only proof that the other host is off. It is
- * run by /bin/sh with VMREPL_ROLE (primary or standby), VMREPL_PEER (address)
- * and VMREPL_VM (pid) in its environment; one that hangs is killed.
+ * run by the fencer (fencer.h); one that hangs is killed.
  */
 #ifndef VMREPL_FENCE_H
 #define VMREPL_FENCE_H
 
 #include <stdbool.h>
 #include <stdint.h>
-#include <sys/types.h>
 
 #include <json-c/json.h>
 
+#include "fencer.h"
 #include "loop.h"
 
 /* Time for one run, and from the end of a failed one to the next. */
@@ -23,28 +22,23 @@
 
 /**
  * struct fence - the fence command of this side
- * @command:  given by the user
- * @role:     "primary" or "standby"
+ * @fencer:   what runs it; NULL where the user has given none
  * @peer:     address of the other side
- * @vm:       pid of our VMM
  * @success:  called once when the command has succeeded
  * @arg:      given to it
  *
  * Set these; the rest is private and starts as zero.
  */
 struct fence {
-	const char *command;
-	const char *role;
-	char peer[80];
-	pid_t vm;
+	struct fencer *fencer;
+	char peer[FENCER_PEER_LEN];
 	void (*success)(void *arg);
 	void *arg;
 
 	struct loop *loop;
 	struct loop_timer timer;
 	struct loop_op *op;
-	pid_t child;
-	int pidfd;
+	struct fencer_answer answer;
 	unsigned int runs;
 	bool active;
 };

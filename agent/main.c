@@ -12,8 +12,11 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "confine.h"
 #include "control.h"
+#include "fencer.h"
 #include "key.h"
+#include "loop.h"
 #include "options.h"
 #include "plug.h"
 #include "primary.h"
@@ -151,29 +154,18 @@ static int main_secure(struct options *options, struct key *key, struct why *why
 	return err;
 }
 
-static int main_serve(struct options *options)
+/*
+ * A host that is short of memory or time must not make us look dead to the other
+ * side. Where that is not allowed we go on without.
+ */
+static void main_insist(void)
 {
-	struct key key;
-	struct why why;
-	int err = main_secure(options, &key, &why);
-
-	if (err)
-		return main_fail(&why);
-	err = report_open(options->json);
-	if (err) {
-		report_error("cannot write %s: %s", options->json, strerror(-err));
-		return 1;
-	}
-	/* Sockets say it with EPIPE. */
-	signal(SIGPIPE, SIG_IGN);
-	/* Inherited as ignored it would take the fence command's exit code away. */
-	signal(SIGCHLD, SIG_DFL);
-	/*
-	 * A host that is short of memory or time must not make us look dead to
-	 * the other side. Where that is not allowed we go on without.
-	 */
 	mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT);
 	setpriority(PRIO_PROCESS, 0, -20);
+}
+
+static void main_warn(const struct options *options)
+{
 	if (options->debug_break)
 		report_warn("VMREPL_DEBUG_BREAK IS SET: %s. THIS AGENT LOSES DATA ON PURPOSE, FOR TESTS",
 			    options->debug_break == OPTIONS_BREAK_ACK_EARLY ?
@@ -183,9 +175,60 @@ static int main_serve(struct options *options)
 		report_warn("--insecure: who can reach the network between the hosts can read the guest's memory, and can pass for either of them");
 	else if (!options->addr.key)
 		report_phase("no key: what stays on this host is not encrypted, and any of its users can pass for the other side");
-	err = options->verb == OPTIONS_STANDBY ? standby_run(options) : primary_run(options);
+}
+
+/* What needs all rights, then without them. */
+static int main_run(const struct options *options, struct fencer *fencer)
+{
+	struct loop *loop;
+	struct why why;
+
+	main_insist();
+	main_warn(options);
+	loop = loop_new();
+	if (!loop) {
+		report_error("cannot make an io_uring: %s; see the sysctl kernel.io_uring_disabled",
+			     strerror(errno));
+		return 1;
+	}
+	if (confine(&why))
+		report_warn("this agent keeps more rights than it needs: %s", why.text);
+	return options->verb == OPTIONS_STANDBY ? standby_run(options, loop, fencer) :
+						  primary_run(options, loop, fencer);
+}
+
+static int main_serve(struct options *options)
+{
+	struct fencer *fencer = NULL;
+	struct key key = { 0 };
+	struct why why;
+	int err;
+
+	if (options->fence_command) {
+		fencer = fencer_new(options->fence_command,
+				    options->verb == OPTIONS_STANDBY ? "standby" : "primary",
+				    options->vm, &why);
+		if (!fencer)
+			return main_fail(&why);
+	}
+	/* Sockets say it with EPIPE. */
+	signal(SIGPIPE, SIG_IGN);
+	err = main_secure(options, &key, &why);
+	if (err) {
+		err = main_fail(&why);
+		goto out;
+	}
+	err = report_open(options->json);
+	if (err) {
+		report_error("cannot write %s: %s", options->json, strerror(-err));
+		err = 1;
+		goto out;
+	}
+	err = main_run(options, fencer);
 	report_close();
+out:
 	explicit_bzero(&key, sizeof(key));
+	fencer_free(fencer);
 	return err;
 }
 

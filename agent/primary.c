@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "confine.h"
 #include "fence.h"
 #include "guard.h"
 #include "peer.h"
@@ -469,6 +470,7 @@ static struct json_object *primary_status(struct primary *p)
 	protect_status(&p->protect, o);
 	guard_status(&p->guard, o);
 	fence_status(&p->fence, o);
+	json_object_object_add(o, "confined", json_object_new_boolean(confined()));
 	return o;
 }
 
@@ -523,10 +525,7 @@ static int primary_open(struct primary *p, struct why *why)
 	p->peer.arg = p;
 	p->peer.hello = &p->vmm.hello;
 	p->peer.options = p->options;
-	p->fence.command = p->options->fence_command;
-	p->fence.role = "primary";
 	snprintf(p->fence.peer, sizeof(p->fence.peer), "%s", p->options->addr.text);
-	p->fence.vm = p->vmm.proc.pid;
 	p->fence.success = primary_fenced;
 	p->fence.arg = p;
 	p->retry.timer.fn = primary_connect;
@@ -572,21 +571,17 @@ static void primary_close(struct primary *p)
 	loop_free(p->loop);
 }
 
-int primary_run(const struct options *options)
+int primary_run(const struct options *options, struct loop *loop, struct fencer *fencer)
 {
 	static struct primary p;
 	struct why why = { .text = "" };
 
 	p.options = options;
+	p.loop = loop;
+	p.fence.fencer = fencer;
 	p.stop.fd = -1;
 	p.guard.session.fd = -1;
 	p.guard.blocks = &p.vmm.hello.blocks;
-	p.loop = loop_new();
-	if (!p.loop) {
-		report_error("cannot make an io_uring: %s; see the sysctl kernel.io_uring_disabled",
-			     strerror(errno));
-		return 1;
-	}
 	if (primary_open(&p, &why)) {
 		report_error("%s", why.text);
 		p.exit_code = 1;

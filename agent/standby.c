@@ -11,6 +11,7 @@
 
 #include "carrier.h"
 #include "census.h"
+#include "confine.h"
 #include "fence.h"
 #include "link.h"
 #include "report.h"
@@ -407,6 +408,7 @@ static struct json_object *standby_status(struct standby *s)
 	json_object_object_add(o, "checkpoint", json_object_new_uint64(s->store.number));
 	json_object_object_add(o, "applied", json_object_new_boolean(store_applied(&s->store)));
 	fence_status(&s->fence, o);
+	json_object_object_add(o, "confined", json_object_new_boolean(confined()));
 	if (!s->store.valid && s->state != STANDBY_PROMOTED)
 		json_object_object_add(o, "note", json_object_new_string("no complete checkpoint yet"));
 	return o;
@@ -490,30 +492,23 @@ static void standby_close(struct standby *s)
 	loop_free(s->loop);
 }
 
-int standby_run(const struct options *options)
+int standby_run(const struct options *options, struct loop *loop, struct fencer *fencer)
 {
 	static struct standby s;
 	struct why why = { .text = "" };
 	int err;
 
 	s.options = options;
+	s.loop = loop;
 	s.stop.fd = -1;
 	s.exit_code = 1;
 	s.store.room = standby_room;
 	s.store.broken = standby_broken;
 	s.store.arg = &s;
-	s.fence.command = options->fence_command;
-	s.fence.role = "standby";
-	s.fence.vm = options->vm;
+	s.fence.fencer = fencer;
 	s.fence.success = standby_fenced;
 	s.fence.arg = &s;
 	ramblock_init(&s.next.blocks);
-	s.loop = loop_new();
-	if (!s.loop) {
-		report_error("cannot make an io_uring: %s; see the sysctl kernel.io_uring_disabled",
-			     strerror(errno));
-		return 1;
-	}
 	err = vmm_open(&s.vmm, options, s.loop, REFUSE_STANDBY, standby_command, &s, &why);
 	if (!err)
 		err = store_open(&s.store, s.loop, s.vmm.proc.pid, options->max_epoch,

@@ -5,9 +5,14 @@
 #ifndef VMREPL_STANDBY_H
 #define VMREPL_STANDBY_H
 
+#include "fencer.h"
+#include "loop.h"
 #include "options.h"
 
-/* Runs until it is stopped or its VM ends. Returns the exit code. */
-int standby_run(const struct options *options);
+/*
+ * Runs until it is stopped or its VM ends. @loop is freed, @fencer (NULL: there is no
+ * fence command) is not. Returns the exit code.
+ */
+int standby_run(const struct options *options, struct loop *loop, struct fencer *fencer);
 
 #endif /* VMREPL_STANDBY_H */
