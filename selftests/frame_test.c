@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "frame.h"
+#include "placed.h"
 #include "tap.h"
 
 static uint8_t buf[FRAME_MAX + 64];
@@ -284,6 +285,29 @@ static void test_vector(const char *doc, const char *name, size_t len)
 		tap_note("%s", line);
 }
 
+/* A PAGES frame into @buf as it travels where its last @bytes go by RDMA. */
+static size_t put_placed(uint64_t epoch, uint64_t seq, const void *payload, size_t len,
+			 size_t bytes, uint64_t number)
+{
+	const uint8_t *p = payload;
+	struct frame_header head;
+	struct placed_out out;
+	struct iovec iov[] = {
+		{ &head, sizeof(head) },
+		{ (void *)(uintptr_t)p, len - bytes },
+		{ (void *)(uintptr_t)(p + len - bytes), bytes },
+	};
+	size_t at = 0;
+
+	frame_seal(&head, FRAME_PAGES, epoch, seq, iov + 1, 2);
+	placed_split(&out, iov, 3, number);
+	for (int i = 0; i < PLACED_PARTS; i++) {
+		memcpy(buf + at, out.iov[i].iov_base, out.iov[i].iov_len);
+		at += out.iov[i].iov_len;
+	}
+	return at;
+}
+
 static void test_vectors(const char *path)
 {
 	static const struct frame_begin begin = { .flags = FRAME_BEGIN_LIVE };
@@ -322,6 +346,8 @@ static void test_vectors(const char *path)
 		    put(FRAME_EPOCH_BEGIN, 1, 1, &begin, sizeof(begin)));
 	test_vector(doc, "PAGES, epoch 1, seq 2: block 1 page 7 zero, block 0 page 8 delta of 01 to 05",
 		    put(FRAME_PAGES, 1, 2, &pages, sizeof(pages)));
+	test_vector(doc, "the same, its data placed as number 6",
+		    put_placed(1, 2, &pages, sizeof(pages), sizeof(pages.data), 6));
 	test_vector(doc, "STATE, epoch 1, seq 3, `abc`", put(FRAME_STATE, 1, 3, "abc", 3));
 	test_vector(doc, "EPOCH_END, epoch 1, seq 4: 2 pages, 1 zero, 3 bytes of state, digest 0x0123456789abcdef, stands",
 		    put(FRAME_EPOCH_END, 1, 4, &end, sizeof(end)));

@@ -60,6 +60,7 @@ check "it serves" served 3
 must on a ip link set repl0 mtu 9000
 must good a
 check "nobody was given up" test -z "$(grep -E '"event": *"(lost|stalled)"' "$primary_log" "$standby_log")"
+check "the standby's memory is the primary's" ram_equal
 must agent_signal primary TERM
 check "the primary's agent ends" agent_ends primary 0 30
 must agent_signal standby TERM
