@@ -31,6 +31,10 @@ struct encoder {
 	uint64_t began;
 	struct encoder_totals before;	/* the frame */
 	struct encoder_totals totals;
+	uint8_t *state;		/* device state of the last checkpoint */
+	size_t state_len;
+	size_t state_room;
+	uint8_t differs[ENCODER_PIECE];
 };
 
 struct encoder *encoder_new(enum encoder_mode mode, size_t cache)
@@ -57,11 +61,13 @@ void encoder_free(struct encoder *e)
 	if (!e)
 		return;
 	pagecache_free(e->cache);
+	free(e->state);
 	free(e);
 }
 
 void encoder_forget(struct encoder *e)
 {
+	e->state_len = 0;
 	if (e->cache)
 		pagecache_forget(e->cache);
 }
@@ -151,6 +157,34 @@ void encoder_end(struct encoder *e)
 void encoder_spare(struct encoder *e, uint64_t ns)
 {
 	e->began += ns;
+}
+
+enum frame_state_kind encoder_state(struct encoder *e, const uint8_t *piece, size_t at,
+				    size_t n, void *out, size_t *len)
+{
+	const uint8_t *base = at + n <= e->state_len ? e->state + at : NULL;
+
+	*len = codec_state(piece, base, n, e->differs, out);
+	if (!*len)
+		return FRAME_STATE_RAW;
+	return base ? FRAME_STATE_DELTA : FRAME_STATE_LZ4;
+}
+
+void encoder_state_sent(struct encoder *e, const uint8_t *state, size_t len)
+{
+	e->state_len = 0;
+	if (e->mode == ENCODER_NEVER)
+		return;
+	if (len > e->state_room) {
+		free(e->state);
+		e->state = malloc(len);
+		e->state_room = e->state ? len : 0;
+	}
+	/* Without memory the next is compared with nothing. */
+	if (len > e->state_room)
+		return;
+	memcpy(e->state, state, len);
+	e->state_len = len;
 }
 
 const struct encoder_totals *encoder_totals(const struct encoder *e)

@@ -44,7 +44,7 @@ struct encoder *encoder_new(enum encoder_mode mode, size_t cache);
 /* NULL is fine. */
 void encoder_free(struct encoder *e);
 
-/* What the standby holds is not known: a new connection. */
+/* What the standby holds is not known: a new connection. Of pages and of device state. */
 void encoder_forget(struct encoder *e);
 /* The standby has dropped that epoch. */
 void encoder_torn(struct encoder *e, uint64_t epoch);
@@ -77,6 +77,22 @@ enum frame_page_kind encoder_page(struct encoder *e, uint64_t epoch, uint32_t bl
 
 /* A page that is sent as it is, without encoder_page(). */
 void encoder_plain(struct encoder *e, uint64_t epoch, uint32_t block, uint64_t page);
+
+/* Bytes of a piece of device state that is encoded. */
+#define ENCODER_PIECE		65536u
+
+/**
+ * encoder_state() - a piece of a checkpoint's device state
+ * @piece: the @n bytes at @at of all of it; ENCODER_PIECE at most
+ * @out:   room for @n
+ * @len:   bytes written there; 0: it goes as it is
+ *
+ * Returns what it is sent as.
+ */
+enum frame_state_kind encoder_state(struct encoder *e, const uint8_t *piece, size_t at,
+				    size_t n, void *out, size_t *len);
+/* All @len bytes of it were sent: what the next checkpoint's is compared with. */
+void encoder_state_sent(struct encoder *e, const uint8_t *state, size_t len);
 
 const struct encoder_totals *encoder_totals(const struct encoder *e);
 

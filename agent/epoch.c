@@ -54,6 +54,7 @@ struct epoch {
 	uint64_t zero_pages;
 	uint64_t digest;
 	struct epoch_state state;
+	const struct epoch_state *base;	/* of its deltas; NULL: none */
 
 	/* Where applying goes on. */
 	struct epoch_chunk *at;
@@ -327,14 +328,21 @@ static int epoch_add_pages(struct epoch *epoch, const struct frame *frame, struc
 	return epoch_keep(epoch, frame, why);
 }
 
+void epoch_compare_state(struct epoch *epoch, const struct epoch_state *base)
+{
+	epoch->base = base;
+}
+
 static int epoch_add_state(struct epoch *epoch, const struct frame *frame, struct why *why)
 {
+	const struct frame_state piece = frame_get_state(frame);
+	const uint8_t *data = frame->payload + sizeof(piece), *base = NULL;
 	struct epoch_state *state = &epoch->state;
 
-	if (frame->length > EPOCH_STATE_MAX - state->len)
+	if (piece.bytes > EPOCH_STATE_MAX - state->len)
 		return why_set(why, EFBIG, "it sent more device state than any VM has");
-	if (state->len + frame->length > state->room) {
-		size_t room = (state->len + frame->length) * 2;
+	if (state->len + piece.bytes > state->room) {
+		size_t room = (state->len + piece.bytes) * 2;
 		uint8_t *more = realloc(state->data, room);
 
 		if (!more)
@@ -342,8 +350,17 @@ static int epoch_add_state(struct epoch *epoch, const struct frame *frame, struc
 		state->data = more;
 		state->room = room;
 	}
-	memcpy(state->data + state->len, frame->payload, frame->length);
-	state->len += frame->length;
+	if (piece.kind == FRAME_STATE_DELTA) {
+		if (!epoch->base || state->len + piece.bytes > epoch->base->len)
+			return why_set(why, EPROTO, "it sent what differs in device state that is not here");
+		base = epoch->base->data + state->len;
+	}
+	if (piece.kind == FRAME_STATE_RAW)
+		memcpy(state->data + state->len, data, piece.bytes);
+	else if (!codec_state_decode(data, frame->length - sizeof(piece), base,
+				     state->data + state->len, piece.bytes))
+		return why_set(why, EPROTO, "it sent device state that does not decompress");
+	state->len += piece.bytes;
 	return 0;
 }
 

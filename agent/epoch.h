@@ -136,5 +136,10 @@ struct epoch_state {
 	size_t room;
 };
 void epoch_swap_state(struct epoch *epoch, struct epoch_state *state);
+/*
+ * What a delta of its device state is of: @base, which stays the caller's and may change
+ * while no epoch is collected. NULL, as at first: there can be none.
+ */
+void epoch_compare_state(struct epoch *epoch, const struct epoch_state *base);
 
 #endif /* VMREPL_EPOCH_H */

@@ -19,6 +19,7 @@ _Static_assert(sizeof(struct frame_end) == 40, "wire format");
 _Static_assert(sizeof(struct frame_bye) == 8, "wire format");
 _Static_assert(sizeof(struct frame_sums) == 16, "wire format");
 _Static_assert(sizeof(struct frame_sum) == 16, "wire format");
+_Static_assert(sizeof(struct frame_state) == 8, "wire format");
 _Static_assert(__BYTE_ORDER == __LITTLE_ENDIAN, "pages and records are sent as they are in memory");
 
 static const struct frame_kind {
@@ -33,7 +34,8 @@ static const struct frame_kind {
 				    sizeof(struct frame_begin) },
 	[FRAME_PAGES]		= { "PAGES", sizeof(struct frame_pages) + sizeof(struct frame_page),
 				    FRAME_PAYLOAD_MAX },
-	[FRAME_STATE]		= { "STATE", 1, FRAME_STATE_MAX },
+	[FRAME_STATE]		= { "STATE", sizeof(struct frame_state) + 1,
+				    sizeof(struct frame_state) + FRAME_STATE_MAX },
 	[FRAME_EPOCH_END]	= { "EPOCH_END", sizeof(struct frame_end), sizeof(struct frame_end) },
 	[FRAME_ACK]		= { "ACK", 0, 0 },
 	[FRAME_HEARTBEAT]	= { "HEARTBEAT", 0, 0 },
@@ -123,6 +125,14 @@ const uint8_t *frame_get_data(const struct frame *frame)
 {
 	return frame->payload + sizeof(struct frame_pages) +
 	       (size_t)frame_get_pages(frame).nr * sizeof(struct frame_page);
+}
+
+struct frame_state frame_get_state(const struct frame *frame)
+{
+	struct frame_state state;
+
+	memcpy(&state, frame->payload, sizeof(state));
+	return state;
 }
 
 struct frame_end frame_get_end(const struct frame *frame)
@@ -225,6 +235,17 @@ static const char *frame_check(const struct frame *frame)
 	}
 	case FRAME_PAGES:
 		return frame_check_pages(frame);
+	case FRAME_STATE: {
+		struct frame_state state = frame_get_state(frame);
+		uint32_t len = frame->length - (uint32_t)sizeof(state);
+
+		if (state.kind >= FRAME_STATE_KINDS)
+			return "a STATE frame of an unknown kind";
+		if (state.bytes > FRAME_STATE_MAX ||
+		    (state.kind == FRAME_STATE_RAW ? len != state.bytes : len >= state.bytes))
+			return "a STATE frame with an impossible length";
+		return NULL;
+	}
 	case FRAME_EPOCH_END: {
 		struct frame_end end = frame_get_end(frame);
 

@@ -15,7 +15,7 @@
 #include <sys/uio.h>
 
 #define FRAME_MAGIC		0x4c504d56u	/* "VMPL" in memory */
-#define FRAME_VERSION		3u
+#define FRAME_VERSION		4u
 #define FRAME_PAGE_SIZE		4096u
 
 enum frame_type {
@@ -24,7 +24,7 @@ enum frame_type {
 	FRAME_REFUSE,		/* either: a sentence; the connection ends */
 	FRAME_EPOCH_BEGIN,	/* primary: struct frame_begin */
 	FRAME_PAGES,		/* primary: struct frame_pages, descriptors, data */
-	FRAME_STATE,		/* primary: a piece of device state */
+	FRAME_STATE,		/* primary: struct frame_state, then a piece of device state */
 	FRAME_EPOCH_END,	/* primary: struct frame_end */
 	FRAME_ACK,		/* standby: the epoch is whole and here */
 	FRAME_HEARTBEAT,	/* either: nothing */
@@ -107,6 +107,28 @@ struct frame_page {
 	uint64_t page;
 };
 
+/* How a piece of device state is sent. */
+enum frame_state_kind {
+	FRAME_STATE_RAW,	/* the data is the piece */
+	FRAME_STATE_LZ4,	/* the piece as one LZ4 block, shorter than it */
+	/*
+	 * The same of the piece XORed with the bytes at its place in the device state of
+	 * the checkpoint before, which has that many.
+	 */
+	FRAME_STATE_DELTA,
+	FRAME_STATE_KINDS
+};
+
+/**
+ * struct frame_state - head of FRAME_STATE; pieces follow each other
+ * @kind:  enum frame_state_kind
+ * @bytes: of the piece, 1 to FRAME_STATE_MAX
+ */
+struct frame_state {
+	uint32_t kind;
+	uint32_t bytes;
+};
+
 /*
  * Somebody else has stopped the guest: it stood before the checkpoint and stands
  * after it, and is not to be started by a standby that takes over.
@@ -122,7 +144,7 @@ struct frame_page {
  * struct frame_end - payload of FRAME_EPOCH_END: what the epoch was
  * @pages:       descriptors in all its FRAME_PAGES
  * @zero_pages:  those of FRAME_PAGE_ZERO among them
- * @state_bytes: bytes in all its FRAME_STATE
+ * @state_bytes: of device state, the sum of all @bytes of its FRAME_STATE
  * @digest:      frame_digest() over the frames from EPOCH_BEGIN on, without
  *               this one
  * @flags:       FRAME_END_*
@@ -246,6 +268,7 @@ struct frame_pages frame_get_pages(const struct frame *frame);
 struct frame_page frame_get_page(const struct frame *frame, uint32_t i);
 /* The data of all its pages, one behind the other. */
 const uint8_t *frame_get_data(const struct frame *frame);
+struct frame_state frame_get_state(const struct frame *frame);
 struct frame_end frame_get_end(const struct frame *frame);
 struct frame_bye frame_get_bye(const struct frame *frame);
 struct frame_sums frame_get_sums(const struct frame *frame);

@@ -136,6 +136,12 @@ void store_disconnected(struct store *store)
 		epoch_reset(store->collecting);
 }
 
+static void store_compare_state(struct store *store, const struct epoch_state *base)
+{
+	epoch_compare_state(store->epochs[0], base);
+	epoch_compare_state(store->epochs[1], base);
+}
+
 /* The first epoch of a connection: what was before gives way. */
 static int store_adopt(struct store *store, struct hello *next, struct why *why)
 {
@@ -145,6 +151,7 @@ static int store_adopt(struct store *store, struct hello *next, struct why *why)
 		report_phase("the primary starts over: no complete checkpoint until its first sync is done");
 	store_forget(store);
 	store_drop(store);
+	store_compare_state(store, NULL);
 	hello_free(&store->theirs);
 	store->theirs = *next;
 	memset(next, 0, sizeof(*next));
@@ -186,6 +193,7 @@ static void store_commit(struct store *store)
 	struct epoch *epoch = store->collecting;
 
 	epoch_swap_state(epoch, &store->state);
+	store_compare_state(store, &store->state);
 	store->number = epoch_number(epoch);
 	store->stands = epoch_stands(epoch);
 	store->valid = true;

@@ -12,6 +12,7 @@
 #include "carrier.h"
 #include "encoder.h"
 #include "pageframe.h"
+#include "stateframe.h"
 #include "stream.h"
 
 /* Frames under way at most: 64 MiB. */
@@ -42,12 +43,6 @@ struct stream_ring {
 	bool ended;
 	uint64_t pages;			/* records of this epoch */
 	unsigned int under_way;		/* frames */
-};
-
-/* A piece of device state. */
-struct stream_piece {
-	struct link_tx tx;
-	struct iovec iov[2];
 };
 
 struct stream {
@@ -147,13 +142,6 @@ static void stream_fixed_done(struct link_tx *tx, bool sent)
 {
 	(void)tx;
 	(void)sent;
-}
-
-static void stream_piece_done(struct link_tx *tx, bool sent)
-{
-	(void)sent;
-	/* @tx is the first member. */
-	free(tx);
 }
 
 static void stream_again(void *arg)
@@ -549,24 +537,37 @@ void stream_abandon(struct stream *stream)
 	stream_stop(stream);
 }
 
+static int stream_state(struct stream *stream, const uint8_t *state, size_t len)
+{
+	struct encoder *encoder = stream->encoder;
+	size_t at;
+
+	/* A torn epoch has none, and the one before stays what the next is compared with. */
+	if (!len)
+		return 0;
+	if (!encoder_pays(encoder, stream->epoch, link_rate(stream->link)))
+		encoder = NULL;
+	for (at = 0; at < len;) {
+		struct stateframe *frame = stateframe_new(encoder, state, at, len);
+
+		if (!frame)
+			return -ENOMEM;
+		at += frame->head.bytes;
+		stream_send(stream, &frame->tx, FRAME_STATE);
+	}
+	encoder_state_sent(stream->encoder, state, len);
+	return 0;
+}
+
 int stream_end(struct stream *stream, const uint8_t *state, size_t len, uint32_t flags)
 {
-	size_t at, n;
+	uint64_t before = stream->totals.bytes;
+	int err = stream_state(stream, state, len);
 
-	for (at = 0; at < len; at += n) {
-		struct stream_piece *piece = calloc(1, sizeof(*piece));
-
-		if (!piece)
-			return -ENOMEM;
-		n = len - at < FRAME_STATE_MAX ? len - at : FRAME_STATE_MAX;
-		piece->tx.iov = piece->iov;
-		piece->tx.n = 2;
-		piece->tx.done = stream_piece_done;
-		piece->iov[1].iov_base = (void *)(uintptr_t)(state + at);
-		piece->iov[1].iov_len = n;
-		stream_send(stream, &piece->tx, FRAME_STATE);
-	}
+	if (err)
+		return err;
 	stream->totals.state_bytes = len;
+	stream->totals.state_sent = stream->totals.bytes - before;
 	stream->end_payload = (struct frame_end) {
 		.pages = stream->totals.pages,
 		.zero_pages = stream->totals.zero_pages,

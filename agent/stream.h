@@ -30,6 +30,7 @@ struct stream_totals {
 	uint64_t zero_pages;
 	uint64_t same_pages;
 	uint64_t state_bytes;
+	uint64_t state_sent;
 	uint64_t bytes;
 };
 

@@ -3,6 +3,21 @@
 #include "codec.h"
 #include "fuzz.h"
 
+/* Device state of @n bytes, there and back. */
+static void state(const uint8_t *piece, const uint8_t *base, size_t n)
+{
+	static uint8_t out[FRAME_PAGE_SIZE], differs[FRAME_PAGE_SIZE], back[FRAME_PAGE_SIZE];
+	size_t len = codec_state(piece, NULL, n, differs, out);
+
+	MUST(len < n);
+	if (len)
+		MUST(codec_state_decode(out, len, NULL, back, n) && !memcmp(back, piece, n));
+	len = codec_state(piece, base, n, differs, out);
+	MUST(len < n);
+	if (len)
+		MUST(codec_state_decode(out, len, base, back, n) && !memcmp(back, piece, n));
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static uint8_t page[FRAME_PAGE_SIZE], base[FRAME_PAGE_SIZE], out[CODEC_MAX];
@@ -28,5 +43,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (n)
 		MUST(codec_decode(FRAME_PAGE_DELTA, out, n, back) &&
 		     !memcmp(back, page, sizeof(page)));
+	state(page, base, 1 + data[0] * (size_t)data[size - 1] % sizeof(page));
+	codec_state_decode(data, size, base, back, 1 + data[0]);
+	codec_state_decode(data, size, NULL, back, sizeof(back));
 	return 0;
 }

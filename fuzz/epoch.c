@@ -108,6 +108,32 @@ static size_t make_pages(struct input *in)
 	return (size_t)(data - payload) + head.bytes;
 }
 
+static uint8_t base[600];
+static const struct epoch_state base_state = { .data = base, .len = sizeof(base) };
+
+/* Returns the payload's length. */
+static size_t make_state(struct input *in, uint8_t op)
+{
+	static uint8_t piece[256], differs[256];
+	struct frame_state head = { .kind = next(in) % FRAME_STATE_KINDS, .bytes = 1u + next(in) };
+	uint8_t *to = payload + sizeof(head);
+	size_t n = 0;
+
+	memset(piece, op, head.bytes);
+	if (head.kind != FRAME_STATE_RAW)
+		n = codec_state(piece, head.kind == FRAME_STATE_DELTA ? base : NULL, head.bytes,
+				differs, to);
+	if (n && op & 0x20)
+		to[next(in) % n] ^= next(in);
+	if (!n) {
+		head.kind = FRAME_STATE_RAW;
+		n = head.bytes;
+		memcpy(to, piece, n);
+	}
+	memcpy(payload, &head, sizeof(head));
+	return sizeof(head) + n;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct input in = { data, size };
@@ -123,6 +149,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		MUST(pool);
 		epoch = epoch_new(pool, &shape, apply, vm_read, NULL, text && !strcmp(text, "apply-early"));
 		MUST(epoch);
+		epoch_compare_state(epoch, &base_state);
 	}
 	while (in.size) {
 		uint8_t op = next(&in);
@@ -148,8 +175,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			break;
 		case 2:
 			type = FRAME_STATE;
-			iov.iov_len = 1 + next(&in);
-			memset(payload, op, iov.iov_len);
+			iov.iov_len = make_state(&in, op);
 			break;
 		default: {
 			struct frame_end end = said;
@@ -186,7 +212,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			for (uint32_t i = 0; i < pages.nr; i++)
 				said.zero_pages += frame_get_page(&frame, i).kind == FRAME_PAGE_ZERO;
 		} else if (type == FRAME_STATE) {
-			said.state_bytes += frame.length;
+			said.state_bytes += frame_get_state(&frame).bytes;
 		}
 		if (err < 0) {
 			MUST(why.text[0]);

@@ -48,6 +48,14 @@ static void use(const struct frame *frame)
 	case FRAME_EPOCH_BEGIN:
 		MUST(!(frame_get_begin(frame).flags & ~FRAME_BEGIN_LIVE));
 		break;
+	case FRAME_STATE: {
+		struct frame_state state = frame_get_state(frame);
+
+		MUST(state.bytes >= 1 && state.bytes <= FRAME_STATE_MAX);
+		for (i = sizeof(state); i < frame->length; i++)
+			sum += frame->payload[i];
+		break;
+	}
 	case FRAME_PAGES: {
 		struct frame_pages pages = frame_get_pages(frame);
 		const uint8_t *bytes = frame_get_data(frame);

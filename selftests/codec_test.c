@@ -293,9 +293,60 @@ static void test_pays(void)
 	encoder_free(e);
 }
 
+/* A piece of @n bytes at @at of @state, and back, with the one before at @before. */
+static bool state_travels(struct encoder *e, const uint8_t *state, size_t at, size_t n,
+			  const uint8_t *before, enum frame_state_kind kind, size_t most)
+{
+	static uint8_t out[ENCODER_PIECE], back[ENCODER_PIECE];
+	enum frame_state_kind got;
+	size_t len;
+
+	got = encoder_state(e, state + at, at, n, out, &len);
+	if (got != kind || len > most || !len != (got == FRAME_STATE_RAW))
+		tap_note("kind %d, %zu bytes", got, len);
+	if (got == FRAME_STATE_RAW)
+		return kind == got && !len;
+	return kind == got && len <= most &&
+	       codec_state_decode(out, len, got == FRAME_STATE_DELTA ? before + at : NULL, back, n) &&
+	       !memcmp(back, state + at, n);
+}
+
+static void test_state(void)
+{
+	static uint8_t state[81000], before[81000];
+	struct encoder *e = encoder_new(ENCODER_ALWAYS, 0);
+	size_t i;
+
+	if (!e)
+		tap_die("no memory");
+	for (i = 0; i < sizeof(state); i++)
+		state[i] = (uint8_t)next();
+	memset(state, 3, 5000);
+	tap_ok(state_travels(e, state, 0, ENCODER_PIECE, NULL, FRAME_STATE_LZ4, ENCODER_PIECE) &&
+	       state_travels(e, state, 70000, 3, NULL, FRAME_STATE_RAW, 0),
+	       "the first device state has nothing to be compared with");
+	encoder_state_sent(e, state, sizeof(state));
+	memcpy(before, state, sizeof(state));
+	for (i = 100; i < sizeof(state); i += 8001)
+		state[i] ^= 0x40;
+	tap_ok(state_travels(e, state, 0, ENCODER_PIECE, before, FRAME_STATE_DELTA, 600) &&
+	       state_travels(e, state, ENCODER_PIECE, sizeof(state) - ENCODER_PIECE, before,
+			     FRAME_STATE_DELTA, 300), "the next is what differs");
+	encoder_state_sent(e, state, 70000);
+	tap_ok(state_travels(e, state, ENCODER_PIECE, 70000 - ENCODER_PIECE, state,
+			     FRAME_STATE_DELTA, 100) &&
+	       state_travels(e, state, ENCODER_PIECE, 5000, state, FRAME_STATE_RAW, 0),
+	       "as far as that one goes");
+	encoder_forget(e);
+	tap_ok(state_travels(e, state, 0, ENCODER_PIECE, NULL, FRAME_STATE_LZ4, ENCODER_PIECE),
+	       "a new connection begins with nothing");
+	encoder_free(e);
+}
+
 int main(int argc, char **argv)
 {
 	test_pages();
+	test_state();
 	test_cache();
 	test_standby(argc > 1 && !strcmp(argv[1], "--keep-torn"));
 	test_pays();

@@ -151,11 +151,30 @@ static void stream_pages(struct stream *s, uint32_t block, uint64_t first, uint3
 
 static void stream_state(struct stream *s, int seed, size_t len)
 {
-	uint8_t bytes[STATE_BYTES];
+	uint8_t payload[sizeof(struct frame_state) + STATE_BYTES], bytes[STATE_BYTES];
+	struct frame_state head = { .kind = FRAME_STATE_RAW, .bytes = (uint32_t)len };
 
 	memset(bytes, seed, sizeof(bytes));
+	memcpy(payload, &head, sizeof(head));
+	memcpy(payload + sizeof(head), bytes, len);
 	s->end.state_bytes += len;
-	stream_put(s, FRAME_STATE, bytes, len);
+	stream_put(s, FRAME_STATE, payload, sizeof(head) + len);
+}
+
+/* The same, encoded: with the @len bytes at @base, or NULL. */
+static void stream_state_coded(struct stream *s, int seed, size_t len, const uint8_t *base)
+{
+	uint8_t payload[sizeof(struct frame_state) + STATE_BYTES];
+	uint8_t bytes[STATE_BYTES], differs[STATE_BYTES];
+	struct frame_state head = {
+		.kind = base ? FRAME_STATE_DELTA : FRAME_STATE_LZ4, .bytes = (uint32_t)len,
+	};
+
+	memset(bytes, seed, sizeof(bytes));
+	memcpy(payload, &head, sizeof(head));
+	s->end.state_bytes += len;
+	stream_put(s, FRAME_STATE, payload, sizeof(head) +
+		   codec_state(bytes, base, len, differs, payload + sizeof(head)));
 }
 
 static void stream_end(struct stream *s)
@@ -172,7 +191,7 @@ static void stream_epoch(struct stream *s, uint64_t number, int seed)
 	stream_pages(s, 1, 3, 5, seed);
 	stream_state(s, seed, 1000);
 	stream_pages(s, 0, 10, 4, seed);
-	stream_state(s, seed, STATE_BYTES);
+	stream_state_coded(s, seed, STATE_BYTES, NULL);
 	stream_end(s);
 }
 
@@ -309,6 +328,67 @@ static void test_undecodable(void)
 	}
 }
 
+/* The state of @n bytes is @seed everywhere. */
+static bool state_is(size_t n, int seed)
+{
+	size_t i;
+
+	for (i = 0; i < state.len && state.data[i] == (uint8_t)seed; i++)
+		;
+	return state.len == n && i == n;
+}
+
+static void test_state_undecodable(void)
+{
+	uint8_t payload[sizeof(struct frame_state) + 100];
+	struct frame_state head = { .bytes = 1000 };
+	static struct stream s;
+
+	memset(payload, 0x77, sizeof(payload));
+	for (head.kind = FRAME_STATE_LZ4; head.kind <= FRAME_STATE_DELTA; head.kind++) {
+		memcpy(payload, &head, sizeof(head));
+		stream_reset(&s, 2);
+		stream_begin(&s, 0);
+		stream_put(&s, FRAME_STATE, payload, sizeof(payload));
+		refused(&s, head.kind == FRAME_STATE_LZ4 ? "state that is no LZ4" :
+			"a difference of state that is no LZ4");
+	}
+	stream_reset(&s, 2);
+	stream_begin(&s, 0);
+	stream_state(&s, 9, 1000);
+	stream_state_coded(&s, 9, STATE_BYTES, state.data + 1000);
+	stream_state_coded(&s, 9, 100, state.data);
+	refused(&s, "a difference of state behind its end");
+	epoch_compare_state(epoch, NULL);
+	stream_reset(&s, 2);
+	stream_begin(&s, 0);
+	stream_state_coded(&s, 9, 1000, state.data);
+	refused(&s, "a difference of state that was never sent");
+	epoch_compare_state(epoch, &state);
+}
+
+/* After a checkpoint whose state is all 100: one that differs, one that is longer. */
+static void test_state(void)
+{
+	static struct stream s;
+
+	stream_reset(&s, 3);
+	stream_begin(&s, 0);
+	stream_state_coded(&s, 101, STATE_BYTES, state.data);
+	stream_state_coded(&s, 101, 1000, state.data + STATE_BYTES);
+	stream_end(&s);
+	tap_ok(receive(s.byte, s.len) == 1 && state_is(STATE_BYTES + 1000, 101),
+	       "what differs in device state is the state");
+	stream_reset(&s, 4);
+	stream_begin(&s, 0);
+	stream_state_coded(&s, 102, STATE_BYTES, state.data);
+	stream_state(&s, 102, STATE_BYTES);
+	stream_state_coded(&s, 102, STATE_BYTES, NULL);
+	stream_end(&s);
+	tap_ok(receive(s.byte, s.len) == 1 && state_is(3 * STATE_BYTES, 102),
+	       "also where it has become longer");
+}
+
 static void test_forged(const struct stream *good)
 {
 	static const unsigned int left_out[] = { 0, 1, 3, 4, 5, 6 };
@@ -359,6 +439,7 @@ static void test_forged(const struct stream *good)
 	refused(&s, "epoch 0");
 
 	test_undecodable();
+	test_state_undecodable();
 	shape.max_bytes = 3 * FRAME_PAGE_SIZE;
 	stream_epoch(&s, 2, 9);
 	refused(&s, "an epoch over the limit");
@@ -392,6 +473,7 @@ int main(void)
 	epoch = pool ? epoch_new(pool, &shape, apply, vm_read, &vm, early) : NULL;
 	if (!epoch)
 		tap_die("no memory");
+	epoch_compare_state(epoch, &state);
 
 	/* Rounds of a first sync are applied as they come: nothing to protect yet. */
 	stream_reset(&live, 1);
@@ -430,8 +512,10 @@ int main(void)
 	memset(after.byte[0][11], 0, FRAME_PAGE_SIZE);
 	memset(after.byte[0][12], 112, FRAME_PAGE_SIZE);
 	memset(after.byte[0][13], 113, FRAME_PAGE_SIZE);
-	tap_ok(rounds == 3 && !memcmp(&vm, &after, sizeof(vm)) && state.data[0] == 100,
+	tap_ok(rounds == 3 && !memcmp(&vm, &after, sizeof(vm)) &&
+	       state_is(STATE_BYTES + 1000, 100),
 	       "the whole second epoch makes exactly its memory and state");
+	test_state();
 	epoch_free(epoch);
 	epoch_pool_free(pool);
 

@@ -123,6 +123,31 @@ static void test_flipped(void)
 	tap_ok(!taken, "each of %zu bits flipped: never taken", len * 8);
 }
 
+/* Whether a STATE of @len bytes that says @kind and @bytes is taken. */
+static bool state_taken(uint32_t kind, uint32_t bytes, size_t len)
+{
+	static uint8_t payload[sizeof(struct frame_state) + FRAME_STATE_MAX + 1];
+	struct frame_state head = { .kind = kind, .bytes = bytes };
+	size_t n;
+
+	memcpy(payload, &head, sizeof(head));
+	n = put(FRAME_STATE, 1, 0, payload, sizeof(head) + len);
+	return parse(n, 0) == (ssize_t)n;
+}
+
+static void test_state(void)
+{
+	tap_ok(state_taken(FRAME_STATE_RAW, 10, 10) &&
+	       state_taken(FRAME_STATE_RAW, FRAME_STATE_MAX, FRAME_STATE_MAX) &&
+	       state_taken(FRAME_STATE_LZ4, FRAME_STATE_MAX, 1) &&
+	       state_taken(FRAME_STATE_DELTA, 10, 9), "pieces of device state");
+	tap_ok(!state_taken(FRAME_STATE_RAW, 10, 9) && !state_taken(FRAME_STATE_RAW, 10, 11) &&
+	       !state_taken(FRAME_STATE_LZ4, 10, 10) && !state_taken(FRAME_STATE_DELTA, 10, 11) &&
+	       !state_taken(FRAME_STATE_LZ4, FRAME_STATE_MAX + 1, 10) &&
+	       !state_taken(FRAME_STATE_RAW, 0, 0) && !state_taken(FRAME_STATE_KINDS, 10, 5),
+	       "and those that cannot be");
+}
+
 static void test_header(void)
 {
 	static const uint8_t sentence[] = "no";
@@ -331,6 +356,9 @@ static void test_vectors(const char *path)
 		{ .block = 1, .nr = 2, .page = 9 },
 		{ { 0, 0 }, { .low = 0x1122334455667788, .high = 0x99aabbccddeeff00 } },
 	};
+	static const struct { struct frame_state head; char text[3]; } __attribute__((packed)) state = {
+		{ .kind = FRAME_STATE_RAW, .bytes = 3 }, { 'a', 'b', 'c' },
+	};
 	static const struct { struct frame_bye bye; char text[4]; } bye = {
 		{ .reason = FRAME_BYE_STOP }, { 'd', 'o', 'n', 'e' },
 	};
@@ -348,7 +376,7 @@ static void test_vectors(const char *path)
 		    put(FRAME_PAGES, 1, 2, &pages, sizeof(pages)));
 	test_vector(doc, "the same, its data placed as number 6",
 		    put_placed(1, 2, &pages, sizeof(pages), sizeof(pages.data), 6));
-	test_vector(doc, "STATE, epoch 1, seq 3, `abc`", put(FRAME_STATE, 1, 3, "abc", 3));
+	test_vector(doc, "STATE, epoch 1, seq 3, `abc`", put(FRAME_STATE, 1, 3, &state, sizeof(state)));
 	test_vector(doc, "EPOCH_END, epoch 1, seq 4: 2 pages, 1 zero, 3 bytes of state, digest 0x0123456789abcdef, stands",
 		    put(FRAME_EPOCH_END, 1, 4, &end, sizeof(end)));
 	test_vector(doc, "ACK, epoch 1, seq 1", put(FRAME_ACK, 1, 1, "", 0));
@@ -368,6 +396,7 @@ int main(int argc, char **argv)
 	test_header();
 	test_pages();
 	test_sums();
+	test_state();
 	test_vectors(argv[1]);
 	test_random();
 	return tap_done();

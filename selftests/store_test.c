@@ -14,6 +14,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "codec.h"
 #include "store.h"
 #include "tap.h"
 
@@ -118,13 +119,38 @@ static enum store_verdict pages(uint64_t epoch, uint32_t block, uint32_t nr, int
 /* FRAME_END_* of the next end(). */
 static uint32_t end_flags;
 
+#define STATE_BYTES	64u
+
+/* The state of epoch @epoch, all of the same byte; compared with that of @base, if any. */
+static enum store_verdict state(uint64_t epoch, uint64_t base)
+{
+	uint8_t bytes[STATE_BYTES], before[STATE_BYTES], differs[STATE_BYTES];
+	struct { struct frame_state head; uint8_t data[STATE_BYTES]; } payload = {
+		.head = { .kind = base ? FRAME_STATE_DELTA : FRAME_STATE_LZ4, .bytes = STATE_BYTES },
+	};
+	size_t n;
+
+	memset(bytes, (int)epoch, sizeof(bytes));
+	memset(before, (int)base, sizeof(before));
+	n = codec_state(bytes, base ? before : NULL, STATE_BYTES, differs, payload.data);
+	totals.state_bytes += STATE_BYTES;
+	return show(FRAME_STATE, epoch, &payload, sizeof(payload.head) + n);
+}
+
+static bool state_is(uint64_t epoch)
+{
+	size_t i;
+
+	for (i = 0; i < store.state.len && store.state.data[i] == (uint8_t)epoch; i++)
+		;
+	return store.state.len == STATE_BYTES && i == STATE_BYTES;
+}
+
 static enum store_verdict end(uint64_t epoch, bool live)
 {
 	totals.flags = end_flags;
-	if (!live) {
-		totals.state_bytes = 4;
-		show(FRAME_STATE, epoch, &epoch, 4);
-	}
+	if (!live && !totals.state_bytes)
+		state(epoch, 0);
 	totals.digest = digest;
 	return show(FRAME_EPOCH_END, epoch, &totals, sizeof(totals));
 }
@@ -181,7 +207,7 @@ static void test_commit(void)
 	pages(2, 1, 4, 31);
 	tap_ok(!store.valid && ram_is(PAGES, 20, 0), "a checkpoint on its way changes nothing");
 	tap_ok(end(2, false) == STORE_COMMITTED && store.valid && store.number == 2 &&
-	       store.state.len == 4 && store.state.data[0] == 2, "whole, it is committed");
+	       state_is(2), "whole, it is committed");
 	settle();
 	tap_ok(ram_is(300, 30, 20), "and applied from the loop");
 	tap_ok(store.theirs.blocks.blocks[1].copy[4 * FRAME_PAGE_SIZE - 1] == 31,
@@ -192,7 +218,7 @@ static void test_commit(void)
 	begin(3, false);
 	pages(3, 0, PAGES, 40);
 	store_disconnected(&store);
-	tap_ok(store.valid && store.number == 2 && store.state.data[0] == 2 &&
+	tap_ok(store.valid && store.number == 2 && state_is(2) &&
 	       ram_is(300, 30, 20), "a connection cut in the next one leaves it as it was");
 	tap_ok(!store_finish(&store, &why) && ram_is(300, 30, 20), "also when it is run then");
 
@@ -254,7 +280,7 @@ static void test_behind(void)
 	       whole(3, false, 1000, 72) == STORE_COMMITTED && store.number == 3,
 	       "a second checkpoint while the first is being applied");
 	tap_ok(whole(4, false, 10, 73) == STORE_LATER, "a third has to wait");
-	tap_ok(!store_finish(&store, &why) && ram_is(1000, 72, 71) && store.state.data[0] == 3,
+	tap_ok(!store_finish(&store, &why) && ram_is(1000, 72, 71) && state_is(3),
 	       "run then: both are applied, in order");
 	whole(4, false, PAGES, 74);
 	whole(5, false, PAGES, 75);
@@ -263,6 +289,39 @@ static void test_behind(void)
 	tap_ok(begin(6, false) == STORE_MORE, "there is room when one is applied");
 	settle();
 	tap_ok(ram_is(PAGES, 75, 0), "and the loop goes on with the other");
+	store_disconnected(&store);
+}
+
+/* What differs in device state differs from the last checkpoint of this connection. */
+static void test_state(void)
+{
+	connected();
+	whole(1, true, PAGES, 80);
+	tap_ok(begin(2, false) == STORE_MORE && state(2, 5) == STORE_REFUSED,
+	       "before the first checkpoint of a connection nothing can differ in its state");
+	store_disconnected(&store);
+
+	connected();
+	whole(1, true, PAGES, 80);
+	whole(2, false, 10, 81);
+	begin(3, false);
+	pages(3, 0, 10, 82);
+	state(3, 2);
+	tap_ok(end(3, false) == STORE_COMMITTED && state_is(3), "after it, it is that one's");
+	settle();
+	begin(4, false);
+	pages(4, 0, 10, 83);
+	end_flags = FRAME_END_TORN;
+	totals.flags = end_flags;
+	totals.digest = digest;
+	tap_ok(show(FRAME_EPOCH_END, 4, &totals, sizeof(totals)) == STORE_DROPPED && state_is(3),
+	       "a torn one leaves it alone");
+	end_flags = 0;
+	begin(5, false);
+	pages(5, 0, 10, 84);
+	state(5, 3);
+	tap_ok(end(5, false) == STORE_COMMITTED && state_is(5), "and the next is still compared with it");
+	settle();
 	store_disconnected(&store);
 }
 
@@ -287,6 +346,7 @@ int main(void)
 	test_wrong();
 	test_again();
 	test_behind();
+	test_state();
 	store_close(&store);
 	hello_free(&next);
 	loop_free(loop);
