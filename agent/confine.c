@@ -97,13 +97,10 @@ static int confine_add_limited(scmp_filter_ctx f)
 	ALLOW(socketpair, 1, SCMP_A0(SCMP_CMP_EQ, AF_UNIX));
 	ALLOW(ioctl, 1, SCMP_A1(SCMP_CMP_MASKED_EQ, 0xff00, VMREPL_IOC << 8));
 	ALLOW(ioctl, 1, SCMP_A1(SCMP_CMP_MASKED_EQ, 0xff00, RDMA_IOCTL_MAGIC << 8));
-	ALLOW(ioctl, 1, SCMP_A1(SCMP_CMP_EQ, TUNGETIFF));
+	ALLOW(ioctl, 1, SCMP_A1(SCMP_CMP_EQ, TUNGETDEVNETNS));
 	ALLOW(ioctl, 1, SCMP_A1(SCMP_CMP_EQ, SIOCGIFINDEX));
 	ALLOW(ioctl, 1, SCMP_A1(SCMP_CMP_EQ, SIOCGIFNAME));
 	ALLOW(ioctl, 1, SCMP_A1(SCMP_CMP_EQ, TCGETS));
-	ALLOW(ioctl, 1, SCMP_A1(SCMP_CMP_EQ, TIOCGWINSZ));
-	ALLOW(ioctl, 1, SCMP_A1(SCMP_CMP_EQ, FIONREAD));
-	ALLOW(ioctl, 1, SCMP_A1(SCMP_CMP_EQ, FIONBIO));
 	/* Threads, not processes; abort() is for ourselves. */
 	ALLOW(clone, 1, SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, CLONE_THREAD));
 	ALLOW(tgkill, 1, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));

@@ -29,6 +29,7 @@ static void on_success(void *arg)
 
 static struct fence make(const char *command)
 {
+	static struct fencer *last;
 	struct why why;
 	struct fence fence = {
 		.fencer = fencer_new(command, "standby", 4711, &why),
@@ -38,6 +39,8 @@ static struct fence make(const char *command)
 
 	if (!fence.fencer)
 		tap_die("%s", why.text);
+	fencer_free(last);
+	last = fence.fencer;
 	successes = 0;
 	return fence;
 }
@@ -163,6 +166,7 @@ int main(void)
 	tap_ok(UNTIL(successes, 10 * NSEC_PER_SEC), "and it does");
 
 	loop_free(loop);
+	fencer_free(fence.fencer);
 	if (exists("x"))
 		tap_die("a peer was run");
 	if (unlink("delayed") || unlink("second") || unlink("running") || unlink("go") || chdir("/") || rmdir(dir))

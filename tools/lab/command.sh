@@ -7,8 +7,9 @@ TROUBLE+='|rcu.*stall|general protection fault|Kernel panic|INFO: task .* blocke
 TROUBLE+='|possible (circular|recursive|irq)|suspicious RCU|inconsistent lock state|refcount_t:'
 TROUBLE+='|list_(add|del) corruption|Bad page|bad page|sleeping function|unregister_netdevice: waiting'
 TROUBLE+='|ODEBUG: |BUG [^ ]+ \(|kmemleak: ([0-9]+ new|.*disabled)|INFO: lockdep is turned off'
-# A program that gave up its rights wanted something (seccomp).
-TROUBLE+='|audit: type=1326'
+# A program that gave up its rights wanted something (seccomp). 435 is clone3, which glibc
+# tries before each clone().
+TROUBLE+='|audit: type=1326 .* syscall=([^4]|4[^3]|43[^5])'
 
 cmd_run() {
 	local name=${1:-} options=() script= dir
