@@ -62,7 +62,7 @@ check "its status says what it does" state_is a fencing
 "$lab" power ok
 check "the switch works: fenced" wait_line "$primary_log" "$(event fenced)" 30
 check "the agent says that the guest is unprotected" wait_line "$primary_log" 'UNPROTECTED' 10
-check "the guest serves, on the same connection" served 20
+check "the guest serves, on the same connection" served 10
 check "the kernel of b was content" "$lab" dmesg-check b
 from=$(lines "$primary_log")
 must host_up b
@@ -81,7 +81,7 @@ must primary_start --timeout 5000
 check "the guest is protected" protected || die "not protected"
 must agent_kill standby
 check "without its standby it is unprotected" wait_line "$primary_log" 'UNPROTECTED' 30
-check "it serves" served 20
+check "it serves" served 10
 from=$(lines "$primary_log")
 must standby_start --timeout 5000
 check "with the agent back it is protected by itself" protected $((from + 1))
@@ -94,7 +94,7 @@ check "promote without a confirmation is refused" refuses_unasked
 check "the guest does not run on b" guest_status b inmigrate
 check "promote --yes" on b "$agent" promote --yes
 check "the guest runs on b" guest_runs b
-check "it serves, on the same connection" served 50
+check "it serves, on the same connection" served 10
 check "the client ends" client_stop
 check "nothing is lost" nothing_lost
 check "the kernel of a was content" "$lab" dmesg-check a
@@ -118,7 +118,7 @@ check "the standby's agent tries to fence" wait_line "$standby_log" "$(event fen
 check "output stays held" output_held
 check "the guest does not run on b" guest_status b inmigrate
 "$lab" power ok
-check "the guest serves, on the same connection" served 50
+check "the guest serves, on the same connection" served 10
 check "one of them has fenced the other" grep -h "$(event fenced)" "$primary_log" "$standby_log"
 check "one host is off, the other one is not" one_is_up
 check "the client ends" client_stop

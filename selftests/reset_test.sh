@@ -37,5 +37,5 @@ check "b runs it" wait_line "$work/standby.log" "$(event promoted)" 60
 check "the reboot ends there" wait_line "$work/b.guest" '^guest: serves' 120
 check "the standby's memory was the primary's at every checkpoint" memory_equal
 check "it serves from b" client_start
-check "and goes on" served 20
+check "and goes on" served 10
 done_testing

@@ -77,7 +77,7 @@ check "the standby is given up" wait_line "$primary_log" "$(event stalled)" 60 $
 must agent_signal standby CONT
 check "the agent says so" grep -E 'held for 8000 ms \(--max-stall\): .*giving the standby up.*NOT PROTECTED' "$primary_log"
 check "it has given up its right: output goes" wait_line "$primary_log" "$(event released)" 60 $((from + 1))
-check "the guest serves, on the same connection" served 20
+check "the guest serves, on the same connection" served 10
 check "nobody was fenced" test -z "$(grep -E '"event": *"fenced"' "$primary_log" "$standby_log")"
 check "it is protected again by itself" protected $((from + 1))
 check "without what the standby holds already" left_out $((from + 1))
@@ -89,7 +89,7 @@ from=$(lines "$primary_log")
 must bad a rate 8kbit
 check "the standby is given up" wait_line "$primary_log" "$(event stalled)" 60 $((from + 1))
 check "it cannot be asked: fenced" wait_line "$primary_log" "$(event fenced)" 60 $((from + 1))
-check "the guest serves, on the same connection" served 20
+check "the guest serves, on the same connection" served 10
 check "its status says how it is" state_is a unprotected
 check "the kernel of b was content" "$lab" dmesg-check b
 must good a
