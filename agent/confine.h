@@ -4,12 +4,12 @@
  * library turn it against the host.
  *
  * It keeps the capabilities and the system calls of its work: the VM's memory, tc,
- * /dev/vmrepl, sockets that it had or may make anew. It runs no program, loads no
- * module, makes no file, and its io_uring (loop.h) has a list of its own, because
+ * /dev/vmrepl, sockets that it had or may make anew. It runs no program, makes no
+ * process and no file, and its io_uring (loop.h) has a list of its own, because
  * what a ring does passes no filter. What is refused fails with EPERM and is logged
  * by the kernel's audit: a filter that kills would end the protection, too.
  *
- * It is no jail: who may write a root's process's memory can become that process.
+ * It is no jail: who may write any process's memory can become that process.
  */
 #ifndef VMREPL_CONFINE_H
 #define VMREPL_CONFINE_H

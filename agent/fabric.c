@@ -10,6 +10,7 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -28,6 +29,9 @@
 /* What the queue pair repeats before it gives up, the most that there is. */
 #define FABRIC_RETRIES		7u
 #define FABRIC_FOREVER		7u	/* for rnr_retry, see ibv_modify_qp(3) */
+/* So many may come without the token, and so many connections may be slow to end. */
+#define FABRIC_STRANGERS	64u
+#define FABRIC_BURIALS		8u
 #define FABRIC_CM_ABI		"/sys/class/misc/rdma_cm/abi_version"
 
 struct fabric {
@@ -38,6 +42,8 @@ struct fabric {
 	struct loop_op *poll;
 	struct rdma_cm_id *door;	/* the standby's */
 	struct rdma_cm_id *id;
+	struct rdma_cm_id *strangers[FABRIC_STRANGERS];
+	unsigned int nr_strangers;
 	struct qpair *q;
 	struct fabric_offer offer;
 	struct loop_timer late;
@@ -45,6 +51,9 @@ struct fabric {
 	bool joined;
 	struct why why;			/* it will not be */
 };
+
+/* Threads in fabric_bury(). */
+static atomic_uint fabric_burials;
 
 static void fabric_readable(void *arg, int res);
 
@@ -104,6 +113,10 @@ static struct fabric *fabric_new(struct loop *loop, uint64_t timeout_ns,
 
 	if (fabric_device(why))
 		return NULL;
+	if (atomic_load(&fabric_burials) >= FABRIC_BURIALS) {
+		why_set(why, EBUSY, "the RDMA device does not end earlier connections");
+		return NULL;
+	}
 	f = calloc(1, sizeof(*f));
 	if (!f) {
 		why_set(why, ENOMEM, "out of memory");
@@ -127,13 +140,17 @@ static void *fabric_bury(void *arg)
 {
 	struct fabric *f = arg;
 
-	if (f->id)
-		rdma_destroy_id(f->id);
+	/* It first: whoever comes is not let in while the others take their time. */
 	if (f->door)
 		rdma_destroy_id(f->door);
+	if (f->id)
+		rdma_destroy_id(f->id);
+	while (f->nr_strangers)
+		rdma_destroy_id(f->strangers[--f->nr_strangers]);
 	if (f->events)
 		rdma_destroy_event_channel(f->events);
 	free(f);
+	atomic_fetch_sub(&fabric_burials, 1);
 	return NULL;
 }
 
@@ -153,6 +170,7 @@ void fabric_close(struct fabric *f)
 	if (f->joined)
 		rdma_disconnect(f->id);
 	qpair_free(f->q, f->id);
+	atomic_fetch_add(&fabric_burials, 1);
 	if (pthread_create(&thread, NULL, fabric_bury, f))
 		fabric_bury(f);
 	else
@@ -166,6 +184,13 @@ static void fabric_tune(struct fabric *f, struct rdma_cm_id *id)
 			sizeof(f->ack_timeout));
 }
 
+/* IPv4 that came to a door for both. */
+static bool fabric_mapped(const struct sockaddr_storage *sa)
+{
+	return sa->ss_family == AF_INET6 &&
+	       IN6_IS_ADDR_V4MAPPED(&((const struct sockaddr_in6 *)sa)->sin6_addr);
+}
+
 /* An address with another port, for rdma_cm. */
 static void fabric_address(struct sockaddr_storage *to, const struct sockaddr_storage *from,
 			   uint16_t port, char *text, size_t len)
@@ -174,6 +199,15 @@ static void fabric_address(struct sockaddr_storage *to, const struct sockaddr_st
 						    sizeof(struct sockaddr_in);
 
 	*to = *from;
+	if (fabric_mapped(from)) {
+		struct sockaddr_in *in = (struct sockaddr_in *)to;
+
+		memset(to, 0, sizeof(*to));
+		in->sin_family = AF_INET;
+		memcpy(&in->sin_addr, &((const struct sockaddr_in6 *)from)->sin6_addr.s6_addr[12],
+		       sizeof(in->sin_addr));
+		n = sizeof(*in);
+	}
 	if (to->ss_family == AF_INET6)
 		((struct sockaddr_in6 *)to)->sin6_port = htons(port);
 	else
@@ -224,6 +258,15 @@ fail:
 	return NULL;
 }
 
+/* Of a connection that was there, or of the device. */
+static void fabric_lost(struct fabric *f, const char *why)
+{
+	if (f->q)
+		qpair_break(f->q, why);
+	else
+		why_set(&f->why, EIO, "%s", why);
+}
+
 /* How much is right must not show in the time it takes. */
 static bool fabric_knows(const struct fabric *f, const uint8_t *token)
 {
@@ -235,7 +278,8 @@ static bool fabric_knows(const struct fabric *f, const uint8_t *token)
 	return !differ;
 }
 
-static void fabric_turn_away(struct rdma_cm_id *id, const char *reason)
+/* Its id goes with the fabric: to destroy it now would wait for the device, see fabric_close(). */
+static void fabric_turn_away(struct fabric *f, struct rdma_cm_id *id, const char *reason)
 {
 	char text[64];
 
@@ -245,7 +289,12 @@ static void fabric_turn_away(struct rdma_cm_id *id, const char *reason)
 	report_warn("refused an RDMA connection from %s: %s", text, reason);
 	report_event("rdma-refused", "peer:s why:s", text, reason);
 	rdma_reject(id, NULL, 0);
+	if (f->nr_strangers < FABRIC_STRANGERS) {
+		f->strangers[f->nr_strangers++] = id;
+		return;
+	}
 	rdma_destroy_id(id);
+	fabric_lost(f, "too many came without the token");
 }
 
 /* Somebody wants to attach. */
@@ -257,15 +306,15 @@ static void fabric_asked(struct fabric *f, struct rdma_cm_id *id, const uint8_t 
 	};
 
 	if (f->id) {
-		fabric_turn_away(id, "the primary is attached already");
+		fabric_turn_away(f, id, "the primary is attached already");
 		return;
 	}
 	if (!token || !fabric_knows(f, token)) {
-		fabric_turn_away(id, "it does not know the token");
+		fabric_turn_away(f, id, "it does not know the token");
 		return;
 	}
 	if (id->verbs != f->door->verbs) {
-		fabric_turn_away(id, "it came to another device");
+		fabric_turn_away(f, id, "it came to another device");
 		return;
 	}
 	f->id = id;
@@ -347,11 +396,11 @@ static int fabric_connect(struct fabric *f)
 
 /* ---- events ---- */
 
-/* Of a connection that was there, or of the device. */
-static void fabric_lost(struct fabric *f, const char *why)
+/* These come late, too: its last message may have been lost. */
+static void fabric_unjoined(struct fabric *f, const char *why)
 {
-	if (f->q)
-		qpair_break(f->q, why);
+	if (f->joined)
+		fabric_lost(f, why);
 	else
 		why_set(&f->why, EIO, "%s", why);
 }
@@ -378,11 +427,11 @@ static void fabric_event(struct fabric *f, enum rdma_cm_event_type type, int sta
 			strerror(status < 0 ? -status : ENODEV));
 		break;
 	case RDMA_CM_EVENT_REJECTED:
-		why_set(&f->why, EIO, "the standby refuses the RDMA connection");
+		fabric_unjoined(f, "the standby refuses the RDMA connection");
 		break;
 	case RDMA_CM_EVENT_CONNECT_ERROR:
 	case RDMA_CM_EVENT_UNREACHABLE:
-		why_set(&f->why, EIO, "cannot connect by RDMA");
+		fabric_unjoined(f, "cannot connect by RDMA");
 		break;
 	case RDMA_CM_EVENT_DISCONNECTED:
 		fabric_lost(f, "the RDMA connection was closed");

@@ -23,6 +23,28 @@ static void fence_failed(struct fence *fence, const char *verdict, uint64_t valu
 	fence_retry(fence);
 }
 
+/*
+ * Nothing is fenced any more; what waits for it waits, until somebody who has fenced by hand
+ * says so.
+ */
+static void fence_gone(struct fence *fence)
+{
+	if (fence->gone)
+		return;
+	fence->gone = true;
+	report_warn("the process that runs the fence command (vmrepl-fencer) is gone: this agent cannot fence any more. Do not end this agent while it is needed; see FENCING in vmrepl-agent(8)");
+	report_event("fencer-gone", "");
+}
+
+static void fence_fencer_ended(void *arg, int res)
+{
+	struct fence *fence = arg;
+
+	(void)res;
+	fence->end = NULL;
+	fence_gone(fence);
+}
+
 static void fence_ended(void *arg, int res)
 {
 	struct fence *fence = arg;
@@ -31,8 +53,7 @@ static void fence_ended(void *arg, int res)
 	fence->op = NULL;
 	loop_timer_cancel(fence->loop, &fence->timer);
 	if (res != sizeof(*answer)) {
-		report_warn("the process that runs the fence command is gone: nothing can be fenced until this agent is started again");
-		fence_failed(fence, "gone", 0);
+		fence_gone(fence);
 		return;
 	}
 	switch (answer->verdict) {
@@ -72,8 +93,10 @@ static void fence_run(void *arg)
 {
 	struct fence *fence = arg;
 
-	/* Where that fails its end is read next. */
-	fencer_run(fence->fencer, fence->peer);
+	if (fence->gone || fencer_run(fence->fencer, fence->peer)) {
+		fence_gone(fence);
+		return;
+	}
 	fence->runs++;
 	fence->op = loop_recv(fence->loop, fencer_fd(fence->fencer), &fence->answer,
 			      sizeof(fence->answer), fence_ended, fence);
@@ -81,15 +104,23 @@ static void fence_run(void *arg)
 	loop_timer_set(fence->loop, &fence->timer, FENCE_RUN_NS);
 }
 
-void fence_start(struct fence *fence, struct loop *loop, uint64_t delay_ns)
+void fence_open(struct fence *fence, struct loop *loop)
+{
+	fence->loop = loop;
+	/* No event but those that come unasked: the other end is closed. */
+	if (fence->fencer)
+		fence->end = loop_poll(loop, fencer_fd(fence->fencer), 0, fence_fencer_ended,
+				       fence);
+}
+
+void fence_start(struct fence *fence, uint64_t delay_ns)
 {
 	if (fence->active)
 		return;
-	fence->loop = loop;
 	fence->active = true;
 	fence->timer.fn = fence_run;
 	fence->timer.arg = fence;
-	loop_timer_set(loop, &fence->timer, delay_ns);
+	loop_timer_set(fence->loop, &fence->timer, delay_ns);
 }
 
 bool fence_stop(struct fence *fence)
@@ -105,6 +136,8 @@ bool fence_stop(struct fence *fence)
 
 void fence_close(struct fence *fence)
 {
+	loop_cancel(fence->loop, fence->end);
+	fence->end = NULL;
 	if (!fence->active)
 		return;
 	loop_timer_cancel(fence->loop, &fence->timer);
@@ -118,7 +151,7 @@ void fence_close(struct fence *fence)
 
 void fence_status(const struct fence *fence, struct json_object *o)
 {
-	json_object_object_add(o, "fence", json_object_new_boolean(fence->fencer != NULL));
+	json_object_object_add(o, "fence", json_object_new_boolean(fence->fencer && !fence->gone));
 	json_object_object_add(o, "fence-runs", json_object_new_uint64(fence->runs));
 }
 

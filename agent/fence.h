@@ -38,13 +38,17 @@ struct fence {
 	struct loop *loop;
 	struct loop_timer timer;
 	struct loop_op *op;
+	struct loop_op *end;		/* of the fencer */
 	struct fencer_answer answer;
 	unsigned int runs;
 	bool active;
+	bool gone;
 };
 
+/* Begins to watch the fencer, where there is one: its end is told at once. */
+void fence_open(struct fence *fence, struct loop *loop);
 /* Begins to fence @delay_ns from now; nothing where it is active already. */
-void fence_start(struct fence *fence, struct loop *loop, uint64_t delay_ns);
+void fence_start(struct fence *fence, uint64_t delay_ns);
 /*
  * Gives up. Returns false where the command is running at this moment: it may
  * still succeed, and it is not stopped.
@@ -57,7 +61,7 @@ bool fence_stop(struct fence *fence);
 void fence_close(struct fence *fence);
 /* Whether it is under way. */
 bool fence_active(const struct fence *fence);
-/* Adds fence (is there a command) and fence-runs to @o. */
+/* Adds fence (is there a command, and what runs it) and fence-runs to @o. */
 void fence_status(const struct fence *fence, struct json_object *o);
 /* Times the command was started. */
 unsigned int fence_runs(const struct fence *fence);

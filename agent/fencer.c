@@ -11,7 +11,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -43,19 +45,13 @@ struct fencer_child {
 	int pidfd;
 };
 
-/* It goes to a shell: nothing but what addresses are made of. */
-static void fencer_set_peer(const char *peer)
+/* It goes to a shell: nothing but what addresses are made of, and it is no option. */
+static bool fencer_is_peer(const char *peer)
 {
 	static const char allowed[] =
-		"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.:-_[]%";
-	char clean[FENCER_PEER_LEN];
-	size_t n = 0;
+		"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.:-_[]%*";
 
-	for (; *peer && n < sizeof(clean) - 1; peer++)
-		if (strchr(allowed, *peer))
-			clean[n++] = *peer;
-	clean[n] = '\0';
-	setenv("VMREPL_PEER", clean, 1);
+	return *peer && *peer != '-' && !peer[strspn(peer, allowed)];
 }
 
 /* Returns 0 or an errno. */
@@ -148,8 +144,8 @@ static void __attribute__((noreturn)) fencer_serve(int fd, const char *command)
 			kill(-child.pid, SIGKILL);
 		} else if (order.kind == FENCER_RUN && child.pidfd < 0) {
 			order.peer[sizeof(order.peer) - 1] = '\0';
-			fencer_set_peer(order.peer);
-			err = fencer_spawn(&child, command);
+			setenv("VMREPL_PEER", order.peer, 1);
+			err = fencer_is_peer(order.peer) ? fencer_spawn(&child, command) : EINVAL;
 			if (err)
 				fencer_answer(fd, FENCER_FAILED, err);
 		}
@@ -170,6 +166,9 @@ static void __attribute__((noreturn)) fencer_begin(int fd, const char *command, 
 	signal(SIGHUP, SIG_IGN);
 	/* Inherited as ignored it would take the command's exit code away. */
 	signal(SIGCHLD, SIG_DFL);
+	/* As the agent: it is needed when a host is short of memory or time. */
+	mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT);
+	setpriority(PRIO_PROCESS, 0, -20);
 	prctl(PR_SET_NAME, "vmrepl-fencer");
 	snprintf(number, sizeof(number), "%d", vm);
 	setenv("VMREPL_ROLE", role, 1);

@@ -45,8 +45,8 @@ struct fencer *fencer_new(const char *command, const char *role, pid_t vm, struc
 /* Where a struct fencer_answer can be received for each fencer_run(). */
 int fencer_fd(const struct fencer *fencer);
 /*
- * Runs the command against @peer: an address as it is shown, other characters than
- * those of one are left out. One at a time. Returns 0 or -errno.
+ * Runs the command against @peer, an address as it is shown; what cannot be one is
+ * answered with EINVAL. One at a time. Returns 0, or -errno: no answer will come.
  */
 int fencer_run(struct fencer *fencer, const char *peer);
 /* Kills what runs, with all that it has started. */

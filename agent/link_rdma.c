@@ -54,6 +54,7 @@ struct link_wire {
 
 	struct loop_timer later;	/* what must not be told from within a call */
 	bool closing;
+	bool orphan;		/* nobody's any more; waits for what is under way on @tcp */
 };
 
 struct link_door {
@@ -312,11 +313,22 @@ static void rdma_recv_more(struct link_wire *wire)
 	}
 }
 
+static void rdma_free(struct link_wire *wire)
+{
+	link_tcp.close(wire->tcp);
+	free(wire->in_buf);
+	free(wire);
+}
+
 static void rdma_received(void *arg, int res)
 {
 	struct link_wire *wire = arg;
 
 	wire->receiving = false;
+	if (wire->orphan) {
+		rdma_free(wire);
+		return;
+	}
 	if (res > 0) {
 		wire->in_at = wire->in_buf;
 		wire->in_len = (size_t)res;
@@ -456,6 +468,11 @@ static const char *rdma_fault(struct link_wire *wire)
 {
 	uint64_t ns = wire->dialled && wire->fabric && fabric_joined(wire->fabric) ?
 		      qpair_waits(fabric_qpair(wire->fabric)) : 0;
+	uint64_t number;
+
+	/* Who reads misses it only while a frame's data is to come. */
+	if (!wire->dialled && !placed_wants(&wire->in, &number))
+		return NULL;
 
 	/* The queue pair may give up later than the other side does. */
 	if (!wire->fault.text[0] && ns > RDMA_LATE_NS)
@@ -485,13 +502,17 @@ static void rdma_shut(struct link_wire *wire)
 	loop_timer_set(wire->loop, &wire->later, 0);
 }
 
+/* What is read ahead on the connection, for nobody yet, ends within a moment. */
 static void rdma_close(struct link_wire *wire)
 {
 	loop_timer_cancel(wire->loop, &wire->later);
 	fabric_close(wire->fabric);
-	link_tcp.close(wire->tcp);
-	free(wire->in_buf);
-	free(wire);
+	wire->fabric = NULL;
+	wire->orphan = wire->receiving;
+	if (wire->orphan)
+		link_tcp.shut(wire->tcp);
+	else
+		rdma_free(wire);
 }
 
 const struct link_ops link_rdma = {

@@ -14,6 +14,8 @@
 #include "link.h"
 #include "tls.h"
 
+#define LINK_HOST_MAX	60
+
 struct link_wire {
 	struct loop *loop;
 	int fd;
@@ -37,7 +39,7 @@ struct link_door {
 static bool tcp_resolve(const char *text, struct link_addr *addr, struct why *why)
 {
 	struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE };
-	char host[256], port[16];
+	char host[LINK_HOST_MAX + 1], port[16];
 	const char *colon, *from = text;
 	struct addrinfo *found;
 	size_t n;
@@ -61,8 +63,10 @@ static bool tcp_resolve(const char *text, struct link_addr *addr, struct why *wh
 			colon = NULL;
 		n = colon ? (size_t)(colon - from) : strlen(from);
 	}
-	if (n >= sizeof(host)) {
-		why_set(why, EINVAL, "the address is too long");
+	/* It is shown, and given to the fence command, as a whole. */
+	if (n > LINK_HOST_MAX) {
+		why_set(why, EINVAL, "the host's name is longer than %d characters: write its IP address",
+			LINK_HOST_MAX);
 		return false;
 	}
 	memcpy(host, from, n);

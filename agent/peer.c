@@ -114,8 +114,8 @@ static void peer_accepted(struct peer *peer, const struct frame *frame)
 	peer->count_began = loop_now();
 	if (!peer->counting)
 		peer_drop_sums(peer);
-	peer->joining = carrier_join(peer->link, peer->options->timeout_ns, &theirs, peer->hello,
-				     peer_joined, peer);
+	peer->joining = carrier_join(peer->link, peer->beat_ns * 8, &theirs, peer->hello, peer_joined,
+				     peer);
 	peer_ready(peer);
 }
 

@@ -338,7 +338,7 @@ static void primary_lost(void *arg, const char *why)
 	if (p->protect.can_promote && p->options->fence_command && !p->vm_ended) {
 		primary_set_state(p, PRIMARY_FENCING);
 		report_phase("output stays held until the fence command has switched the standby off");
-		fence_start(&p->fence, p->loop, 0);
+		fence_start(&p->fence, 0);
 		primary_settle(p);
 		return;
 	}
@@ -528,6 +528,7 @@ static int primary_open(struct primary *p, struct why *why)
 	snprintf(p->fence.peer, sizeof(p->fence.peer), "%s", p->options->addr.text);
 	p->fence.success = primary_fenced;
 	p->fence.arg = p;
+	fence_open(&p->fence, p->loop);
 	p->retry.timer.fn = primary_connect;
 	p->retry.timer.arg = p;
 	retry_open(&p->retry, p->loop);

@@ -30,6 +30,7 @@ static struct report {
 	const char *what;	/* is drawn, since @began, from @from pages on */
 	uint64_t began;
 	uint64_t from;
+	uint64_t total;
 } report = { .json = -1 };
 
 int report_open(const char *json)
@@ -140,8 +141,9 @@ static void report_left(const char *what, uint64_t done, uint64_t total, char *t
 	uint64_t now = loop_now(), seconds;
 
 	*text = '\0';
-	if (report.what != what || done < report.from) {
+	if (report.what != what || report.total != total || done < report.from) {
 		report.what = what;
+		report.total = total;
 		report.began = now;
 		report.from = done;
 	}

@@ -197,7 +197,7 @@ static bool standby_accept(struct standby *s)
 	if (s->next.sums_key[0])
 		s->census = census_new(s->loop, link, &s->store, &s->next.blocks,
 				       s->next.sums_key);
-	carrier_offer(link, s->options->timeout_ns, &s->next, &s->vmm.hello);
+	carrier_offer(link, s->beat_ns * 8, &s->next, &s->vmm.hello);
 	answer = hello_write(&s->vmm.hello, s->census ? s->next.sums_key : NULL);
 	if (!answer) {
 		standby_end_census(s);
@@ -380,7 +380,7 @@ static void standby_lost(struct standby *s, const char *why)
 		report_phase("fencing the primary in %" PRIu64 " ms",
 			     s->options->fence_delay_ns / NSEC_PER_MSEC);
 		snprintf(s->fence.peer, sizeof(s->fence.peer), "%s", s->peer);
-		fence_start(&s->fence, s->loop, s->options->fence_delay_ns);
+		fence_start(&s->fence, s->options->fence_delay_ns);
 		return;
 	}
 	standby_set_state(s, STANDBY_PAUSED);
@@ -508,6 +508,7 @@ int standby_run(const struct options *options, struct loop *loop, struct fencer 
 	s.fence.fencer = fencer;
 	s.fence.success = standby_fenced;
 	s.fence.arg = &s;
+	fence_open(&s.fence, loop);
 	ramblock_init(&s.next.blocks);
 	err = vmm_open(&s.vmm, options, s.loop, REFUSE_STANDBY, standby_command, &s, &why);
 	if (!err)

@@ -312,6 +312,15 @@ static void stream_readable(void *arg, int res)
 		stream_fill(stream);
 }
 
+/* What the link carries, or may: a round that is held back has time. */
+static uint64_t stream_rate(const struct stream *stream)
+{
+	uint64_t rate = link_rate(stream->link);
+
+	return stream->live && stream->limit && (!rate || stream->limit < rate) ? stream->limit :
+										  rate;
+}
+
 static struct stream_frame *stream_frame_get(struct stream *stream, uint32_t ring)
 {
 	struct stream_frame *frame = stream->free;
@@ -322,8 +331,7 @@ static struct stream_frame *stream_frame_get(struct stream *stream, uint32_t rin
 	if (ring != STREAM_COPIES)
 		stream->rings[ring].under_way++;
 	if (stream->live && stream->rooms)
-		stream->encodes = encoder_pays(stream->encoder, stream->epoch,
-					       link_rate(stream->link));
+		stream->encodes = encoder_pays(stream->encoder, stream->epoch, stream_rate(stream));
 	frame->room = stream->encodes ? stream->rooms : NULL;
 	if (frame->room)
 		stream->rooms = frame->room->next;

@@ -111,6 +111,11 @@ static size_t make_pages(struct input *in)
 static uint8_t base[600];
 static const struct epoch_state base_state = { .data = base, .len = sizeof(base) };
 
+/* What the epoch's state is, as far as it was sent as it should be. */
+static uint8_t expected[1 << 16];
+static size_t nr_expected;
+static bool damaged;
+
 /* Returns the payload's length. */
 static size_t make_state(struct input *in, uint8_t op)
 {
@@ -120,18 +125,39 @@ static size_t make_state(struct input *in, uint8_t op)
 	size_t n = 0;
 
 	memset(piece, op, head.bytes);
+	/* Where nothing is to be compared with it is refused: any base will do. */
 	if (head.kind != FRAME_STATE_RAW)
-		n = codec_state(piece, head.kind == FRAME_STATE_DELTA ? base : NULL, head.bytes,
-				differs, to);
-	if (n && op & 0x20)
+		n = codec_state(piece, head.kind == FRAME_STATE_LZ4 ? NULL :
+				nr_expected + head.bytes <= sizeof(base) ? base + nr_expected : base,
+				head.bytes, differs, to);
+	if (n && op & 0x20) {
 		to[next(in) % n] ^= next(in);
+		damaged = true;
+	}
 	if (!n) {
 		head.kind = FRAME_STATE_RAW;
 		n = head.bytes;
 		memcpy(to, piece, n);
 	}
 	memcpy(payload, &head, sizeof(head));
+	if (nr_expected + head.bytes > sizeof(expected))
+		damaged = true;
+	else
+		memcpy(expected + nr_expected, piece, head.bytes);
+	nr_expected += head.bytes;
 	return sizeof(head) + n;
+}
+
+/* A whole epoch's state is what was sent. */
+static void check_state(struct epoch *epoch)
+{
+	static struct epoch_state state;
+
+	if (!nr_expected)
+		return;
+	epoch_swap_state(epoch, &state);
+	if (!damaged)
+		MUST(state.len == nr_expected && !memcmp(state.data, expected, nr_expected));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -149,6 +175,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		MUST(pool);
 		epoch = epoch_new(pool, &shape, apply, vm_read, NULL, text && !strcmp(text, "apply-early"));
 		MUST(epoch);
+		for (size_t i = 0; i < sizeof(base); i++)
+			base[i] = (uint8_t)(i * 7);
 		epoch_compare_state(epoch, &base_state);
 	}
 	while (in.size) {
@@ -203,6 +231,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		if (type == FRAME_EPOCH_BEGIN) {
 			digest = 0;
 			memset(&said, 0, sizeof(said));
+			nr_expected = 0;
+			damaged = false;
 		}
 		digest = frame_digest(digest, frame.checksum);
 		if (type == FRAME_PAGES) {
@@ -224,6 +254,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			continue;
 		/* Whole: nothing but the truth comes here. */
 		MUST(epoch_pages(epoch) == said.pages);
+		check_state(epoch);
 		may_apply = !epoch_torn(epoch);
 		if (may_apply)
 			while (epoch_apply(epoch, 1 + op, &why) > 0)

@@ -30,8 +30,8 @@
 #include "loop.h"
 #include "tap.h"
 
-/* CAP_DAC_OVERRIDE, NET_ADMIN, IPC_LOCK, SYS_PTRACE, SYS_ADMIN. */
-#define KEPT	((1ull << 1) | (1ull << 12) | (1ull << 14) | (1ull << 19) | (1ull << 21))
+/* CAP_DAC_OVERRIDE, NET_BIND_SERVICE, NET_ADMIN, IPC_LOCK, SYS_PTRACE, SYS_ADMIN. */
+#define KEPT	((1ull << 1) | (1ull << 10) | (1ull << 12) | (1ull << 14) | (1ull << 19) | (1ull << 21))
 
 /* This program: another process to those that try. */
 static pid_t other;
@@ -93,6 +93,14 @@ static int try_wx(void)
 static int try_trace(void)
 {
 	return ptrace(PTRACE_TRACEME, 0, NULL, NULL) ? errno : 0;
+}
+
+static int try_low_port(void)
+{
+	struct sockaddr_in sa = { .sin_family = AF_INET, .sin_port = htons(700) };
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+	return bind(fd, (struct sockaddr *)&sa, sizeof(sa)) ? errno : 0;
 }
 
 static int try_kill(void)
@@ -183,10 +191,15 @@ static int try_ring_register(void)
 {
 	struct iovec iov = { .iov_base = &params, .iov_len = sizeof(params) };
 
-	if (!confined())
-		return 0;
-	return syscall(SYS_io_uring_register, loop_fd(), IORING_REGISTER_BUFFERS, &iov, 1) < 0 ?
-	       errno : 0;
+	struct io_uring ring;
+	int fd = loop_fd();
+
+	if (!confined()) {
+		if (io_uring_queue_init(4, &ring, 0))
+			return errno;
+		fd = ring.ring_fd;
+	}
+	return syscall(SYS_io_uring_register, fd, IORING_REGISTER_BUFFERS, &iov, 1) < 0 ? errno : 0;
 }
 
 /* What an agent does. */
@@ -322,6 +335,7 @@ static const struct {
 	{ "memory of another process", try_memory, 0 },
 	{ "tc", try_netlink, 0 },
 	{ "a TCP socket", try_tcp, 0 },
+	{ "a port below 1024", try_low_port, 0 },
 	{ "another process' maps", try_read, 0 },
 	{ "the loop", try_loop, 0 },
 	{ "capabilities as they should be", try_capabilities, 0 },

@@ -70,6 +70,8 @@ agent_env=(VMREPL_DEBUG_HASH=1)
 must standby_start --timeout 5000 --fence-command "lab-power off a"
 must primary_start --timeout 5000 --fence-command "lab-power off b" "${primary_options[@]}"
 check "the guest is protected" protected || die "not protected"
+check "the primary's agent has given up what it does not need" confined a
+check "the standby's, too" confined b
 check "checkpoints are made" epochs 12
 check "it serves meanwhile" served 5
 if [[ ${VMREPL_MODULE_OPTIONS:-} == *debug_break=1024* ]]; then

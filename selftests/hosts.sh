@@ -387,6 +387,11 @@ agent_status() { # HOST FIELD: its value
 	on "$1" "$agent" status | sed -n "s/^$2  *//p"
 }
 
+# Its agent has given up what it does not need.
+confined() { # HOST
+	[[ $(agent_status "$1" confined) == true ]]
+}
+
 state_is() { # HOST STATE
 	local state
 

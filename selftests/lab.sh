@@ -187,6 +187,8 @@ check "the kernels of a, b and client are content" \
 	sh -c "'$lab' dmesg-check a && '$lab' dmesg-check b && '$lab' dmesg-check client"
 check "a complaint of a kernel is found" \
 	sh -c "'$lab' run client -- sh -c 'echo \"<4>WARNING: not meant\" >/dev/kmsg' && ! '$lab' dmesg-check client"
+check "a program that wanted what it had given up is found" \
+	sh -c "'$lab' run b -- sh -c 'echo \"<5>audit: type=1326 audit(1.2:3): pid=1 sig=0 syscall=41 compat=0\" >/dev/kmsg' && ! '$lab' dmesg-check b"
 
 "$lab" power refuse
 check "a switch that refuses: failure, and a lives" \

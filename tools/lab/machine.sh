@@ -5,7 +5,8 @@
 # init (the cache's directory that it was booted from), port (where its courier is reached on the loopback), qmp.sock.
 
 CFLAGS=(-std=gnu11 -D_GNU_SOURCE -O2 -static -Wall -Wextra -Werror)
-READY_SECONDS=120
+# A boot takes three to twenty; one that stalls is tried again, with more patience.
+READY_SECONDS=60
 POWER_OFF_MS=5000
 
 host_dir() {
@@ -217,6 +218,7 @@ boot() {
 		say "host $name $how and is booted once more; its console: $RUN/$name.stalled.log"
 		cp "$dir/console.log" "$RUN/$name.stalled.log"
 		power_cut "$name" || die "host $name could not be stopped"
+		READY_SECONDS=$((READY_SECONDS * 2))
 		boot "${@:1:6}" again
 		return
 	fi
