@@ -15,6 +15,7 @@
 
 #include "ends.h"
 #include "placed.h"
+#include "qpair.h"
 
 #define TIMEOUT_NS	(10 * NSEC_PER_SEC)
 #define SILENCE_NS	(300 * NSEC_PER_MSEC)
@@ -229,32 +230,76 @@ static void test_closed(void)
 	close_both();
 }
 
-/* Who says that data is in the landing buffer, and has written none. */
-static void forge(uint64_t number)
+/* A connection by hand, with an offer. */
+static int connect_by_hand(void)
+{
+	int fd = socket(addr.sa.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	memset(&far_end, 0, sizeof(far_end));
+	if (fd < 0 || connect(fd, (struct sockaddr *)&addr.sa, addr.len) || !UNTIL(far_end.link))
+		tap_die("cannot connect");
+	make_offer();
+	return fd;
+}
+
+/* Says that a page, the first of @data, is in the landing buffer. */
+static void say_placed(int fd, uint64_t number)
 {
 	struct frame_header head;
-	struct placed placed = { number };
 	struct iovec iov[] = {
 		{ &head, sizeof(head) },
 		{ &desc, sizeof(desc.head) + sizeof(desc.pages[0]) },
 		{ data, FRAME_PAGE_SIZE },
 	};
 	struct placed_out out;
-	int i, fd = socket(addr.sa.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int i;
 
-	memset(&far_end, 0, sizeof(far_end));
-	if (fd < 0 || connect(fd, (struct sockaddr *)&addr.sa, addr.len) || !UNTIL(far_end.link))
-		tap_die("cannot connect");
-	make_offer();
 	desc.head = (struct frame_pages) { .nr = 1, .bytes = FRAME_PAGE_SIZE };
 	desc.pages[0] = (struct frame_page) { .bytes = FRAME_PAGE_SIZE };
 	frame_seal(&head, FRAME_PAGES, 1, 0, iov + 1, 2);
-	placed_split(&out, iov, 3, placed.number);
+	placed_split(&out, iov, 3, number);
 	for (i = 0; i < PLACED_PARTS; i++)
 		if (write(fd, out.iov[i].iov_base, out.iov[i].iov_len) < 0)
 			tap_die("cannot write");
+}
+
+/* Who says that data is in the landing buffer, and has written none. */
+static void forge(uint64_t number)
+{
+	int fd = connect_by_hand();
+
+	say_placed(fd, number);
 	link_watch(far_end.link, SILENCE_NS / 8, SILENCE_NS);
 	UNTIL(far_end.closed);
+	close(fd);
+}
+
+/* The data comes late, when the reader reads on already, and is not what was sealed. */
+static void test_damaged(void)
+{
+	const struct fabric_handlers handlers = { .joined = on_joined, .moved = on_moved };
+	struct iovec iov = { data, FRAME_PAGE_SIZE };
+	int fd = connect_by_hand();
+	struct fabric *fabric;
+	uint64_t number;
+	struct why why;
+
+	memset(&joining, 0, sizeof(joining));
+	fabric = fabric_join(loop, &addr.sa, TIMEOUT_NS, &handlers, &joining, &offer, &why);
+	if (!fabric || !UNTIL(joining.told) || joining.refused ||
+	    qpair_lend(fabric_qpair(fabric), data, sizeof(data), &why))
+		tap_die("not joined: %s", joining.why);
+	say_placed(fd, 0);
+	loop_turn(loop, 200 * NSEC_PER_MSEC);
+	loop_turn(loop, 200 * NSEC_PER_MSEC);
+	data[5] ^= 1;
+	if (qpair_write(fabric_qpair(fabric), &iov, 1, &number))
+		tap_die("nothing is written");
+	tap_ok(UNTIL(far_end.closed) && far_end.down && !far_end.frames &&
+	       strstr(far_end.why, "checksum"), "data that is not what was sent: %s", far_end.why);
+	data[5] ^= 1;
+	loop_turn(loop, 200 * NSEC_PER_MSEC);
+	fabric_close(fabric);
 	close(fd);
 }
 
@@ -302,6 +347,7 @@ int main(int argc, char **argv)
 	test_tokens();
 	test_closed();
 	test_forged();
+	test_damaged();
 	test_device_lost();
 	ops->unlisten(door);
 	loop_free(loop);
