@@ -152,7 +152,7 @@ host_dead() {
 }
 
 echo "TAP version 13"
-echo "1..34"
+echo "1..36"
 check "hosts come up" "$lab" pair
 check "a second start is refused" exits 1 "$lab" up a
 check "the exit code passes" exits 7 "$lab" run a -- sh -c 'exit 7'
