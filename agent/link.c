@@ -126,16 +126,9 @@ void link_keep_why(struct link *link, const char *why)
 
 const char *link_why(const struct link *link)
 {
-	return link->indirect.text[0] ? link->indirect.text : NULL;
-}
+	const char *lost = link->ops->lost && !link->dead ? link->ops->lost(link->wire) : NULL;
 
-/* What the transport knows of it, where it does. */
-static bool link_fault(const struct link *link, char *why, size_t len)
-{
-	const char *fault = link->ops->fault ? link->ops->fault(link->wire) : NULL;
-
-	snprintf(why, len, "%s", fault ? fault : "");
-	return fault;
+	return link->indirect.text[0] ? link->indirect.text : lost;
 }
 
 static void link_free(struct link *link)
@@ -208,8 +201,7 @@ static void link_sent(void *arg, int res)
 	if (res < 0) {
 		char why[WHY_LEN];
 
-		if (!link_fault(link, why, sizeof(why)))
-			snprintf(why, sizeof(why), "sending failed: %s", strerror(-res));
+		snprintf(why, sizeof(why), "sending failed: %s", strerror(-res));
 		link_down(link, why);
 		return;
 	}
@@ -424,10 +416,11 @@ static void link_received(void *arg, int res)
 		return;
 	}
 	if (res <= 0) {
+		const char *fault = link->ops->fault ? link->ops->fault(link->wire) : NULL;
 		char why[WHY_LEN];
 
-		if (link_fault(link, why, sizeof(why)))
-			;
+		if (fault)
+			snprintf(why, sizeof(why), "%s", fault);
 		else if (res == 0 || (res == -ECONNRESET && !link->rx_seq))
 			snprintf(why, sizeof(why), "it closed the connection%s",
 				 link->keyless && !link->rx_seq ? ": does it want a --key?" : "");

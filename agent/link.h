@@ -73,7 +73,8 @@ struct link_door;
  *
  * The rest is NULL where pages have no way of their own, see link_offer():
  * @offer, @join, @lend, @direct: as the link_...() of their names
- * @fault:   why send or recv failed, a sentence; NULL: there is only the errno
+ * @fault:   why recv failed, a sentence; NULL: there is only the errno
+ * @lost:    why there is no such way any more, a sentence; NULL: it was not lost
  */
 struct link_ops {
 	const char *name;
@@ -104,6 +105,7 @@ struct link_ops {
 	int (*lend)(struct link_wire *wire, void *mem, size_t bytes, struct why *why);
 	bool (*direct)(struct link_wire *wire, uint64_t *bytes);
 	const char *(*fault)(struct link_wire *wire);
+	const char *(*lost)(struct link_wire *wire);
 };
 
 extern const struct link_ops link_tcp;
@@ -218,7 +220,7 @@ int link_join(struct link *link, uint64_t timeout_ns, const struct fabric_offer 
 int link_lend(struct link *link, void *mem, size_t bytes, struct why *why);
 /* Whether there is such a way, and joined; @bytes: that were sent by it so far. */
 bool link_direct(const struct link *link, uint64_t *bytes);
-/* Why there is none, for whoever asks later: a sentence of the owner's; NULL: none was kept. */
+/* Why there is none, for whoever asks later: a sentence of the owner's, or of the transport. */
 void link_keep_why(struct link *link, const char *why);
 const char *link_why(const struct link *link);
 

@@ -4,7 +4,8 @@
  * only the data of pages goes past it, by RDMA. Where there is no fabric it is link_tcp.
  *
  * The connecting side writes, the accepting side reads. One frame is on its way at a time:
- * its data by RDMA and the rest over the connection, at once.
+ * first its data by RDMA, and when that is there the rest over the connection. So a fabric that
+ * breaks is never missed: the frame goes as a whole, and all that follow.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -13,11 +14,10 @@
 #include "link.h"
 #include "placed.h"
 #include "qpair.h"
+#include "report.h"
 
 /* What comes over the connection; of pages it is the descriptors. */
 #define RDMA_IN_BYTES	(256u << 10)
-/* A write that waits for longer tells why the connection ended. */
-#define RDMA_LATE_NS	NSEC_PER_SEC
 
 /* @tcp is link_tcp's struct of the same name. */
 struct link_wire {
@@ -25,7 +25,10 @@ struct link_wire {
 	struct link_wire *tcp;
 	bool dialled;
 	struct fabric *fabric;
-	struct why fault;	/* of the fabric, which is gone then */
+	struct why lost;	/* why the fabric is gone, where it is */
+	struct qpair_rest rest;	/* what it left */
+	struct loop_timer stuck;	/* a write that takes too long */
+	uint64_t patience;
 	void (*joined)(void *arg, const char *why);
 	void *joined_arg;
 
@@ -34,9 +37,9 @@ struct link_wire {
 	int n;
 	loop_fn send_done;	/* NULL: none is */
 	void *send_arg;
-	bool on_tcp;		/* its rest is on its way */
-	bool split;		/* it was begun */
-	int send_res;
+	bool on_tcp;		/* it, or its rest, is on its way */
+	bool split;		/* its data is, or was */
+	uint64_t number;	/* of its data */
 	struct placed_out out;
 
 	/* What is received; only of a connection that was accepted. */
@@ -65,6 +68,7 @@ struct link_door {
 };
 
 static void rdma_later(void *arg);
+static void rdma_stuck(void *arg);
 
 static bool rdma_resolve(const char *text, struct link_addr *addr, struct why *why)
 {
@@ -86,6 +90,8 @@ static struct link_wire *rdma_wire(struct loop *loop, bool dialled)
 	wire->dialled = dialled;
 	wire->later.fn = rdma_later;
 	wire->later.arg = wire;
+	wire->stuck.fn = rdma_stuck;
+	wire->stuck.arg = wire;
 	if (dialled)
 		return wire;
 	wire->in_buf = malloc(RDMA_IN_BYTES);
@@ -158,12 +164,25 @@ static bool rdma_secure(struct link_wire *wire, bool dialled,
 }
 
 /* From here on the device touches nothing of ours. */
-static void rdma_drop(struct link_wire *wire, const char *why)
+static void rdma_drop(struct link_wire *wire)
 {
-	if (!wire->fault.text[0])
-		why_set(&wire->fault, EIO, "%s", why);
+	loop_timer_cancel(wire->loop, &wire->stuck);
+	if (wire->fabric && !wire->dialled)
+		qpair_leave(fabric_qpair(wire->fabric), &wire->rest);
 	fabric_close(wire->fabric);
 	wire->fabric = NULL;
+}
+
+/* What was not there yet goes, or comes, over the connection. */
+static void rdma_lose(struct link_wire *wire, const char *why)
+{
+	why_set(&wire->lost, EIO, "%s", why);
+	rdma_drop(wire);
+	/* To who reads it may be the other side's orderly end. */
+	if (!wire->dialled)
+		return;
+	report_warn("pages go by TCP from here on: %s", wire->lost.text);
+	report_event("link", "link:s why:s", "tcp", wire->lost.text);
 }
 
 /* ---- sending ---- */
@@ -178,60 +197,58 @@ static void rdma_send_end(struct link_wire *wire, int res)
 
 static void rdma_sent(void *arg, int res);
 
-/*
- * Goes on with the frame where it can. May end in rdma_send_end(), and so in the end of the
- * wire.
- */
+/* Goes on with the frame where it can. */
 static void rdma_send_more(struct link_wire *wire)
 {
-	uint64_t number;
+	struct qpair *q;
 
 	if (wire->on_tcp)
 		return;
 	if (wire->fabric && !wire->split) {
-		struct qpair *q = fabric_qpair(wire->fabric);
-
+		q = fabric_qpair(wire->fabric);
 		if (!qpair_room(q))
 			return;
-		if (qpair_write(q, wire->iov + 2, wire->n - 2, &number)) {
-			rdma_drop(wire, qpair_broken(q));
-			loop_timer_set(wire->loop, &wire->later, 0);
-			return;
-		}
 		wire->split = true;
-		wire->on_tcp = true;
-		placed_split(&wire->out, wire->iov, wire->n, number);
-		link_tcp.send(wire->tcp, wire->out.iov, PLACED_PARTS, rdma_sent, wire);
-		return;
+		loop_timer_set(wire->loop, &wire->stuck, wire->patience);
+		if (!qpair_write(q, wire->iov + 2, wire->n - 2, &wire->number))
+			return;
+		rdma_lose(wire, qpair_broken(q));
 	}
-	if (wire->send_res < 0) {
-		if (wire->fabric)
-			rdma_drop(wire, "the connection ended");
-		rdma_send_end(wire, wire->send_res);
-	} else if (!wire->fabric) {
-		rdma_send_end(wire, -EIO);
-	} else if (!qpair_writing(fabric_qpair(wire->fabric))) {
-		rdma_send_end(wire, 0);
+	wire->on_tcp = true;
+	if (!wire->fabric) {
+		link_tcp.send(wire->tcp, wire->iov, wire->n, rdma_sent, wire);
+	} else if (qpair_writing(fabric_qpair(wire->fabric))) {
+		wire->on_tcp = false;
+	} else {
+		loop_timer_cancel(wire->loop, &wire->stuck);
+		placed_split(&wire->out, wire->iov, wire->n, wire->number);
+		link_tcp.send(wire->tcp, wire->out.iov, PLACED_PARTS, rdma_sent, wire);
 	}
 }
 
+/* May be the end of the wire. */
 static void rdma_sent(void *arg, int res)
 {
 	struct link_wire *wire = arg;
 
 	wire->on_tcp = false;
-	wire->send_res = res;
+	rdma_send_end(wire, res);
+}
+
+/* The queue pair may give up later than the other side gives us up. */
+static void rdma_stuck(void *arg)
+{
+	struct link_wire *wire = arg;
+
+	rdma_lose(wire, "an RDMA write has waited for too long");
 	rdma_send_more(wire);
 }
 
 static void rdma_send(struct link_wire *wire, struct iovec *iov, int n, loop_fn done, void *arg)
 {
-	bool pages = wire->dialled && placed_can(iov, n);
-
-	/* What was joined and is broken is the end of the connection, when it is missed. */
-	if (!pages || (!wire->fabric && !wire->fault.text[0]) ||
-	    (wire->fabric && (!fabric_joined(wire->fabric) ||
-			      !qpair_holds(fabric_qpair(wire->fabric), iov + 2, n - 2)))) {
+	if (!wire->dialled || !placed_can(iov, n) || !wire->fabric ||
+	    !fabric_joined(wire->fabric) ||
+	    !qpair_holds(fabric_qpair(wire->fabric), iov + 2, n - 2)) {
 		link_tcp.send(wire->tcp, iov, n, done, arg);
 		return;
 	}
@@ -239,12 +256,8 @@ static void rdma_send(struct link_wire *wire, struct iovec *iov, int n, loop_fn 
 	wire->n = n;
 	wire->send_done = done;
 	wire->send_arg = arg;
-	wire->send_res = 0;
 	wire->split = false;
-	if (wire->fabric)
-		rdma_send_more(wire);
-	else
-		loop_timer_set(wire->loop, &wire->later, 0);
+	rdma_send_more(wire);
 }
 
 /* ---- receiving ---- */
@@ -259,30 +272,50 @@ static void rdma_recv_end(struct link_wire *wire, int res)
 
 static void rdma_received(void *arg, int res);
 
+/* The slot to be read next; NULL: its data is not there. */
+static const uint8_t *rdma_slot(struct link_wire *wire, uint64_t *number)
+{
+	return wire->fabric ? qpair_slot(fabric_qpair(wire->fabric), number) :
+			      qpair_rest_slot(&wire->rest, number);
+}
+
+/* It was read. */
+static void rdma_give(struct link_wire *wire)
+{
+	struct qpair *q;
+
+	if (!wire->fabric) {
+		wire->rest.read++;
+		return;
+	}
+	q = fabric_qpair(wire->fabric);
+	qpair_give(q);
+	if (qpair_broken(q))
+		rdma_lose(wire, qpair_broken(q));
+}
+
 /* The data of a frame, out of its slot. False: it is not there, or will never be. */
 static bool rdma_recv_data(struct link_wire *wire, uint64_t number, size_t *out)
 {
-	const uint8_t *slot;
-	struct qpair *q;
 	uint64_t next;
+	const uint8_t *slot = rdma_slot(wire, &next);
 
-	if (!wire->fabric)
-		return false;
-	q = fabric_qpair(wire->fabric);
-	slot = qpair_slot(q, &next);
-	if (number != next) {
-		rdma_drop(wire, "it names data that it did not write");
-		return false;
-	}
-	if (!slot)
+	if (!slot || number != next)
 		return false;
 	*out += placed_data(&wire->in, slot, wire->recv_buf + *out, wire->recv_room - *out);
-	if (placed_wants(&wire->in, &number))
-		return true;
-	qpair_give(q);
-	if (qpair_broken(q))
-		rdma_drop(wire, qpair_broken(q));
+	if (!placed_wants(&wire->in, &number))
+		rdma_give(wire);
 	return true;
+}
+
+/* It names data that was there before, or without a queue pair that is to come. */
+static bool rdma_recv_missed(struct link_wire *wire)
+{
+	uint64_t number, next;
+
+	if (!placed_wants(&wire->in, &number))
+		return false;
+	return (!rdma_slot(wire, &next) && !wire->fabric) || number != next;
 }
 
 /* Frames out of all that is here. May end in rdma_recv_end(). */
@@ -303,7 +336,7 @@ static void rdma_recv_more(struct link_wire *wire)
 	}
 	if (out)
 		rdma_recv_end(wire, (int)out);
-	else if (placed_wants(&wire->in, &number) && !wire->fabric)
+	else if (rdma_recv_missed(wire))
 		rdma_recv_end(wire, -EIO);
 	else if (wire->ended)
 		rdma_recv_end(wire, wire->end);
@@ -316,6 +349,7 @@ static void rdma_recv_more(struct link_wire *wire)
 static void rdma_free(struct link_wire *wire)
 {
 	link_tcp.close(wire->tcp);
+	qpair_rest_free(&wire->rest);
 	free(wire->in_buf);
 	free(wire);
 }
@@ -406,9 +440,8 @@ static void rdma_moved(void *arg)
 		rdma_joined(wire, why);
 		return;
 	}
-	/* A goodbye may still come or go: only what needs the fabric fails. */
 	if (why)
-		rdma_drop(wire, why);
+		rdma_lose(wire, why);
 	rdma_go_on(wire);
 }
 
@@ -439,6 +472,8 @@ static int rdma_join(struct link_wire *wire, uint64_t timeout_ns,
 		return why_set(why, ENOTCONN, "there is no connection to join it from");
 	wire->joined = done;
 	wire->joined_arg = arg;
+	/* Nothing else is sent meanwhile. */
+	wire->patience = timeout_ns / 2;
 	wire->fabric = fabric_join(wire->loop, &theirs, timeout_ns, &rdma_handlers, wire, offer,
 				   why);
 	return wire->fabric ? 0 : -ENODEV;
@@ -466,19 +501,14 @@ static bool rdma_direct(struct link_wire *wire, uint64_t *bytes)
 
 static const char *rdma_fault(struct link_wire *wire)
 {
-	uint64_t ns = wire->dialled && wire->fabric && fabric_joined(wire->fabric) ?
-		      qpair_waits(fabric_qpair(wire->fabric)) : 0;
-	uint64_t number;
-
-	/* Who reads misses it only while a frame's data is to come. */
-	if (!wire->dialled && !placed_wants(&wire->in, &number))
+	if (wire->dialled || !rdma_recv_missed(wire))
 		return NULL;
+	return wire->lost.text[0] ? wire->lost.text : "it names data that it did not write";
+}
 
-	/* The queue pair may give up later than the other side does. */
-	if (!wire->fault.text[0] && ns > RDMA_LATE_NS)
-		why_set(&wire->fault, ETIMEDOUT, "the RDMA connection carries nothing any more: a write has waited for %llu ms",
-			(unsigned long long)(ns / NSEC_PER_MSEC));
-	return wire->fault.text[0] ? wire->fault.text : NULL;
+static const char *rdma_lost(struct link_wire *wire)
+{
+	return wire->lost.text[0] ? wire->lost.text : NULL;
 }
 
 static uint64_t rdma_rate(struct link_wire *wire)
@@ -497,7 +527,7 @@ static bool rdma_ends(struct link_wire *wire, struct sockaddr_storage *ours,
 static void rdma_shut(struct link_wire *wire)
 {
 	wire->closing = true;
-	rdma_drop(wire, "the connection was closed");
+	rdma_drop(wire);
 	link_tcp.shut(wire->tcp);
 	loop_timer_set(wire->loop, &wire->later, 0);
 }
@@ -506,8 +536,7 @@ static void rdma_shut(struct link_wire *wire)
 static void rdma_close(struct link_wire *wire)
 {
 	loop_timer_cancel(wire->loop, &wire->later);
-	fabric_close(wire->fabric);
-	wire->fabric = NULL;
+	rdma_drop(wire);
 	wire->orphan = wire->receiving;
 	if (wire->orphan)
 		link_tcp.shut(wire->tcp);
@@ -534,4 +563,5 @@ const struct link_ops link_rdma = {
 	.lend		= rdma_lend,
 	.direct		= rdma_direct,
 	.fault		= rdma_fault,
+	.lost		= rdma_lost,
 };

@@ -270,11 +270,6 @@ bool qpair_writing(const struct qpair *q)
 	return q->writing;
 }
 
-uint64_t qpair_waits(const struct qpair *q)
-{
-	return q->writing ? loop_now() - q->began : 0;
-}
-
 uint64_t qpair_sent(const struct qpair *q)
 {
 	return q->sent;
@@ -427,6 +422,31 @@ static void qpair_drain(struct qpair *q)
 			qpair_completed(q, &wcs[i]);
 	if (n < 0)
 		qpair_break(q, "the RDMA device does not tell what it has done");
+}
+
+void qpair_leave(struct qpair *q, struct qpair_rest *rest)
+{
+	/* The writer knows that these have come, even if we have not looked yet. */
+	qpair_drain(q);
+	*rest = (struct qpair_rest) {
+		.mem = q->landing, .slots = q->slots, .landed = q->landed, .read = q->read,
+	};
+	/* With the queue pair the memory's registration ends: nothing writes there any more. */
+	q->landing = NULL;
+}
+
+const uint8_t *qpair_rest_slot(const struct qpair_rest *rest, uint64_t *number)
+{
+	*number = rest->read;
+	return rest->landed == rest->read ? NULL :
+	       rest->mem + rest->read % rest->slots * PLACED_SLOT;
+}
+
+void qpair_rest_free(struct qpair_rest *rest)
+{
+	if (rest->mem)
+		munmap(rest->mem, (size_t)rest->slots * PLACED_SLOT);
+	rest->mem = NULL;
 }
 
 static void qpair_readable(void *arg, int res)

@@ -66,8 +66,6 @@ bool qpair_room(const struct qpair *q);
 int qpair_write(struct qpair *q, const struct iovec *iov, int n, uint64_t *number);
 /* Whether the last write is under way: its memory must stay as it is. */
 bool qpair_writing(const struct qpair *q);
-/* For how many nanoseconds it is; 0: none is. */
-uint64_t qpair_waits(const struct qpair *q);
 /* Bytes of all writes so far that are done. */
 uint64_t qpair_sent(const struct qpair *q);
 /* Bytes a second of the writes so far, an average over the last; 0: none yet. */
@@ -77,6 +75,26 @@ uint64_t qpair_rate(const struct qpair *q);
 const uint8_t *qpair_slot(const struct qpair *q, uint64_t *number);
 /* It was read: the writer may have it. */
 void qpair_give(struct qpair *q);
+
+/**
+ * struct qpair_rest - what had landed when a queue pair broke, and was not read yet
+ * @mem:    the landing buffer; NULL: there is none
+ * @slots:  in it
+ * @landed: numbers before this one are there
+ * @read:   and these were read
+ */
+struct qpair_rest {
+	uint8_t *mem;
+	uint32_t slots;
+	uint64_t landed;
+	uint64_t read;
+};
+
+/* Reader, of one that is broken: takes the landing buffer out, before qpair_free(). */
+void qpair_leave(struct qpair *q, struct qpair_rest *rest);
+/* As qpair_slot() and qpair_give(). */
+const uint8_t *qpair_rest_slot(const struct qpair_rest *rest, uint64_t *number);
+void qpair_rest_free(struct qpair_rest *rest);
 
 /* Why it is of no more use, a sentence; NULL: it is not broken. */
 const char *qpair_broken(const struct qpair *q);
