@@ -197,33 +197,41 @@ static void rdma_send_end(struct link_wire *wire, int res)
 
 static void rdma_sent(void *arg, int res);
 
+/* Its data is there: now the rest. */
+static void rdma_send_rest(struct link_wire *wire)
+{
+	loop_timer_cancel(wire->loop, &wire->stuck);
+	wire->on_tcp = true;
+	placed_split(&wire->out, wire->iov, wire->n, wire->number);
+	link_tcp.send(wire->tcp, wire->out.iov, PLACED_PARTS, rdma_sent, wire);
+}
+
 /* Goes on with the frame where it can. */
 static void rdma_send_more(struct link_wire *wire)
 {
-	struct qpair *q;
+	struct qpair *q = wire->fabric ? fabric_qpair(wire->fabric) : NULL;
 
 	if (wire->on_tcp)
 		return;
-	if (wire->fabric && !wire->split) {
-		q = fabric_qpair(wire->fabric);
+	if (q && !qpair_broken(q) && !wire->split) {
 		if (!qpair_room(q))
 			return;
 		wire->split = true;
 		loop_timer_set(wire->loop, &wire->stuck, wire->patience);
 		if (!qpair_write(q, wire->iov + 2, wire->n - 2, &wire->number))
 			return;
+	}
+	if (q && qpair_broken(q)) {
 		rdma_lose(wire, qpair_broken(q));
+		q = NULL;
+	}
+	if (q) {
+		if (!qpair_writing(q))
+			rdma_send_rest(wire);
+		return;
 	}
 	wire->on_tcp = true;
-	if (!wire->fabric) {
-		link_tcp.send(wire->tcp, wire->iov, wire->n, rdma_sent, wire);
-	} else if (qpair_writing(fabric_qpair(wire->fabric))) {
-		wire->on_tcp = false;
-	} else {
-		loop_timer_cancel(wire->loop, &wire->stuck);
-		placed_split(&wire->out, wire->iov, wire->n, wire->number);
-		link_tcp.send(wire->tcp, wire->out.iov, PLACED_PARTS, rdma_sent, wire);
-	}
+	link_tcp.send(wire->tcp, wire->iov, wire->n, rdma_sent, wire);
 }
 
 /* May be the end of the wire. */
