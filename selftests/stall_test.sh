@@ -86,7 +86,7 @@ check "it serves" served 10
 
 note "next to nothing comes through"
 from=$(lines "$primary_log")
-must bad a rate 8kbit
+must bad a rate 400bit
 check "the standby is given up" wait_line "$primary_log" "$(event stalled)" 60 $((from + 1))
 check "it cannot be asked: fenced" wait_line "$primary_log" "$(event fenced)" 60 $((from + 1))
 check "the guest serves, on the same connection" served 10

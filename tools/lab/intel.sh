@@ -93,7 +93,7 @@ build_intel_base() {
 intel_share() {
 	local list kilobytes
 
-	list=$(cd "$1" && find . \( -name .git -o -name asan -o \
+	list=$(cd "$1" && find . \( -name .git -o -name asan -o -name fuzz -o \
 		-name 'module-*' ! -name "module-$KERNEL" \) -prune -o \
 		\( -type f -o -type l \) ! -name '*.o' ! -name '*.cmd' -size -8193k -print)
 	kilobytes=$(cd "$1" && tr '\n' '\0' <<<"$list" | du -ck --files0-from=- 2>/dev/null | tail -n 1 | cut -f1)
