@@ -427,7 +427,8 @@ static void qpair_drain(struct qpair *q)
 void qpair_leave(struct qpair *q, struct qpair_rest *rest)
 {
 	/* The writer knows that these have come, even if we have not looked yet. */
-	qpair_drain(q);
+	if (q->cq)
+		qpair_drain(q);
 	*rest = (struct qpair_rest) {
 		.mem = q->landing, .slots = q->slots, .landed = q->landed, .read = q->read,
 	};
