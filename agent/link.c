@@ -325,8 +325,12 @@ static void link_tick(void *arg)
 		link_down(link, why);
 		return;
 	}
-	/* Whoever accepted says nothing to what may be no agent at all. */
-	if ((link->rx_seq || link->dialled) && !link->beat_queued &&
+	/*
+	 * Whoever accepted says nothing to what may be no agent at all, and whoever waits for
+	 * the first answer neither: it may be a refusal, and who closes with something unread
+	 * takes it back (over TLS an error comes before what is there to be read).
+	 */
+	if ((link->rx_seq || (link->dialled && !link->tx_seq)) && !link->beat_queued &&
 	    now - link->last_tx >= link->beat_ns / 2) {
 		link->beat_queued = true;
 		link_send(link, &link->beat, FRAME_HEARTBEAT, 0);
