@@ -389,7 +389,7 @@ static bool stream_held(struct stream *stream, const struct stream_frame *frame,
 
 	if (!stream->held || !data)
 		return false;
-	began = loop_now();
+	began = frame->room ? loop_now() : 0;
 	held = pagesums_holds(stream->held, block, page, data);
 	stream->looked++;
 	stream->totals.same_pages += held;

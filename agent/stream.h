@@ -23,6 +23,7 @@
  * @zero_pages:  those that are zeros
  * @same_pages:  those left out: the standby holds them
  * @state_bytes: device state
+ * @state_sent:  on the wire for it, frames' headers with them
  * @bytes:       on the wire
  */
 struct stream_totals {

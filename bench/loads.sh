@@ -1,17 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0
 # loads: guests of bench/wire, by what they do. load_NAME makes the image that guest_start
-# takes; load_NAME_begins is called when the guest is up. Needs selftests/hosts.sh.
+# takes, and sets load_options for it. Needs selftests/hosts.sh.
 # shellcheck shell=bash
 
-# A client outside writes to it.
+# A client outside has to write to it.
 load_redis() {
 	load_options=()
 	image=$top/build/selftests-guest
 	build_image
-}
-
-load_redis_begins() {
-	client_start
 }
 
 # The database is made here: initdb would take an emulated guest minutes. It does not run
@@ -42,10 +38,6 @@ load_postgres() {
 			--file "$work/database.tgz:/database.tgz"
 }
 
-load_postgres_begins() {
-	:
-}
-
 load_compile() {
 	local root
 
@@ -56,8 +48,4 @@ load_compile() {
 		"$lab" guest-image --out "$image" --start "$top/bench/guest/compile" --root "$root" \
 			--add "$root/usr/lib/gcc/x86_64-linux-gnu/12/cc1:/usr/bin/cc1" \
 			--file "$work/source.i:/source.i"
-}
-
-load_compile_begins() {
-	:
 }

@@ -14,7 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -23,6 +22,7 @@
 #include "census.h"
 #include "ends.h"
 #include "pagesums.h"
+#include "twin.h"
 
 #define PAGES	1024u
 #define BYTES	((size_t)PAGES * RAMBLOCK_PAGE)
@@ -35,19 +35,6 @@ static char key[PAGESUMS_KEY_LEN + 1];
 static struct pagesums *sums;
 static int taken;
 static unsigned int told_frames;
-
-/* A process that does nothing but have our mappings: our VM. */
-static pid_t make_vm(void)
-{
-	pid_t pid = fork();
-
-	if (!pid) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		for (;;)
-			pause();
-	}
-	return pid;
-}
 
 static void *at(unsigned int block, uint64_t page)
 {

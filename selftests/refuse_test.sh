@@ -96,8 +96,11 @@ silent() {
 # Connections that say nothing, more than there are places, as long as they are let.
 flood() {
 	# shellcheck disable=SC2016
-	on a timeout 20 bash -c 'for i in {1..20}; do exec {fd}<>"/dev/tcp/$0/$1" || exit; done
-		sleep 20' "$standby_ip" "$port"
+	on a timeout 20 bash -c 'for i in {1..20}; do
+			exec {fd}<>"/dev/tcp/$0/$1" || exit
+			all+=("$fd")
+		done
+		for fd in "${all[@]}"; do cat <&"$fd"; done' "$standby_ip" "$port" >/dev/null
 }
 
 # mismatch PATTERN QEMU_OPTIONS...: the twin on b is another machine than m.

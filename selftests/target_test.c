@@ -13,13 +13,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "target.h"
 #include "tap.h"
+#include "twin.h"
 
 #define PAGES	1024u
 #define BYTES	((size_t)PAGES * RAMBLOCK_PAGE)
@@ -27,19 +27,6 @@
 static struct ramblock_table blocks;
 static struct target target = { .blocks = &blocks };
 static uint8_t data[EPOCH_BATCH][RAMBLOCK_PAGE];
-
-/* A process that does nothing but have our mappings: our VM. */
-static pid_t make_vm(void)
-{
-	pid_t pid = fork();
-
-	if (!pid) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		for (;;)
-			pause();
-	}
-	return pid;
-}
 
 /* Pages of @block that the VM's own page tables, or its swap, have. */
 static unsigned int there(unsigned int block)
