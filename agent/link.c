@@ -215,7 +215,7 @@ static void link_sent(void *arg, int res)
 	if (link->dead)
 		link_reap(link);
 	else if (link->flushing && !link->tx_first)
-		link_close(link);
+		link->ops->finish(link->wire);
 }
 
 uint64_t link_send(struct link *link, struct link_tx *tx,
@@ -224,7 +224,7 @@ uint64_t link_send(struct link *link, struct link_tx *tx,
 	uint64_t sum;
 
 	sum = frame_seal(&tx->head, type, epoch, link->tx_seq, tx->iov + 1, tx->n - 1);
-	if (link->dead) {
+	if (link->dead || link->flushing) {
 		tx->done(tx, false);
 		return sum;
 	}
@@ -248,11 +248,8 @@ static void link_copy_done(struct link_tx *tx, bool sent)
 void link_send_copy(struct link *link, enum frame_type type, uint64_t epoch,
 		    const void *payload, size_t len)
 {
-	struct link_copy *copy;
+	struct link_copy *copy = calloc(1, sizeof(*copy) + len);
 
-	if (link->dead)
-		return;
-	copy = calloc(1, sizeof(*copy) + len);
 	if (!copy) {
 		link_down(link, "out of memory");
 		return;
@@ -325,12 +322,8 @@ static void link_tick(void *arg)
 		link_down(link, why);
 		return;
 	}
-	/*
-	 * Whoever accepted says nothing to what may be no agent at all, and whoever waits for
-	 * the first answer neither: it may be a refusal, and who closes with something unread
-	 * takes it back (over TLS an error comes before what is there to be read).
-	 */
-	if ((link->rx_seq || (link->dialled && !link->tx_seq)) && !link->beat_queued &&
+	/* Whoever accepted says nothing to what may be no agent at all. */
+	if ((link->rx_seq || link->dialled) && !link->beat_queued &&
 	    now - link->last_tx >= link->beat_ns / 2) {
 		link->beat_queued = true;
 		link_send(link, &link->beat, FRAME_HEARTBEAT, 0);
@@ -397,7 +390,7 @@ static void link_parse(struct link *link)
 		link_reap(link);
 		return;
 	}
-	if (!link->rx_held && !link->flushing)
+	if (link->flushing || !link->rx_held)
 		link_recv_more(link);
 }
 
@@ -444,6 +437,13 @@ static void link_recv_more(struct link *link)
 {
 	if (link->rx_busy)
 		return;
+	/*
+	 * What comes then is of no interest, but has to be read: a socket that is closed with
+	 * something unread takes back what was sent last, a refusal, say (RFC 1122, 4.2.2.13;
+	 * and the kernel's TLS tells the reset before it shows what came before).
+	 */
+	if (link->flushing)
+		link->rx_from = link->rx_to;
 	if (link->rx_from == link->rx_to) {
 		link->rx_from = 0;
 		link->rx_to = 0;
@@ -585,13 +585,16 @@ static void link_flush_late(void *arg)
 
 void link_close_soon(struct link *link)
 {
-	if (link->dead)
-		return;
-	if (!link->tx_first) {
+	if (link->connecting)
 		link_close(link);
+	if (link->dead || link->flushing)
 		return;
-	}
 	link->flushing = true;
+	loop_timer_cancel(link->loop, &link->tick);
 	link->flush.fn = link_flush_late;
 	loop_timer_set(link->loop, &link->flush, LINK_FLUSH_NS);
+	if (!link->tx_first)
+		link->ops->finish(link->wire);
+	if (!link->parsing)	/* else the parser does, when it is done */
+		link_recv_more(link);
 }

@@ -67,6 +67,7 @@ struct link_door;
  * @recv:    receives some bytes; one at a time; @done gets their number, 0 at the
  *           end, or -errno
  * @rate:    bytes a second that it carries, as far as is known; 0: not
+ * @finish:  nothing more is sent; the other side sees the end behind what was
  * @shut:    makes connect, secure, send and recv under way end soon
  * @close:   frees; nothing may be under way
  * @ends:    our address and the peer's; false: it has none any more
@@ -94,6 +95,7 @@ struct link_ops {
 	void (*recv)(struct link_wire *wire, void *buf, size_t len,
 		     loop_fn done, void *arg);
 	uint64_t (*rate)(struct link_wire *wire);
+	void (*finish)(struct link_wire *wire);
 	void (*shut)(struct link_wire *wire);
 	void (*close)(struct link_wire *wire);
 	bool (*ends)(struct link_wire *wire, struct sockaddr_storage *ours,
@@ -226,7 +228,10 @@ const char *link_why(const struct link *link);
 
 /* Ends the connection now. @closed follows, later or from within. */
 void link_close(struct link *link);
-/* Ends the connection as soon as what is queued has been sent. */
+/*
+ * Ends the connection as soon as what is queued has been sent and the other side has
+ * closed, within 2 s. What comes meanwhile is dropped; nothing more can be sent.
+ */
 void link_close_soon(struct link *link);
 
 #endif /* VMREPL_LINK_H */

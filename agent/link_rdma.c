@@ -532,6 +532,11 @@ static bool rdma_ends(struct link_wire *wire, struct sockaddr_storage *ours,
 	return link_tcp.ends(wire->tcp, ours, theirs);
 }
 
+static void rdma_finish(struct link_wire *wire)
+{
+	link_tcp.finish(wire->tcp);
+}
+
 static void rdma_shut(struct link_wire *wire)
 {
 	wire->closing = true;
@@ -563,6 +568,7 @@ const struct link_ops link_rdma = {
 	.send		= rdma_send,
 	.recv		= rdma_recv,
 	.rate		= rdma_rate,
+	.finish		= rdma_finish,
 	.shut		= rdma_shut,
 	.close		= rdma_close,
 	.ends		= rdma_ends,

@@ -290,6 +290,11 @@ static uint64_t tcp_rate(struct link_wire *wire)
 	return info.tcpi_delivery_rate;
 }
 
+static void tcp_finish(struct link_wire *wire)
+{
+	shutdown(wire->fd, SHUT_WR);
+}
+
 static void tcp_shut(struct link_wire *wire)
 {
 	shutdown(wire->fd, SHUT_RDWR);
@@ -321,6 +326,7 @@ const struct link_ops link_tcp = {
 	.send		= tcp_send,
 	.recv		= tcp_recv,
 	.rate		= tcp_rate,
+	.finish		= tcp_finish,
 	.shut		= tcp_shut,
 	.close		= tcp_close,
 	.ends		= tcp_ends,

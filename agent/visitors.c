@@ -73,7 +73,8 @@ static void visitors_end(struct visitor *v, const char *why)
 {
 	struct link *link = v->link;
 
-	visitors_turned_away(v, why);
+	if (!v->refused)
+		visitors_turned_away(v, why);
 	link_close(link);
 }
 
@@ -83,9 +84,10 @@ static void visitors_late(void *arg)
 	visitors_end(arg, "it has not said HELLO");
 }
 
+/* Also for the other side to read that it was refused. */
 static bool visitors_waits(const struct visitor *v)
 {
-	return v->visitors && !v->greeted && !v->refused;
+	return v->visitors && !v->greeted;
 }
 
 /* "ADDR:PORT" of both, without the port. */

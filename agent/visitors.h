@@ -18,7 +18,7 @@
 #include "loop.h"
 #include "why.h"
 
-/* Connections that have not said HELLO. */
+/* Connections that have not said HELLO, or were refused. */
 #define VISITORS_WAITING	8u
 /* Those, the primary, and what is still being closed. */
 #define VISITORS_PLACES		(2 * VISITORS_WAITING)

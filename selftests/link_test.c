@@ -207,6 +207,48 @@ static void test_close_soon(void)
 	close_both();
 }
 
+/* Its @done is set when the kernel has it. */
+static void send_small(struct link *link, struct big *big, enum frame_type type, char *payload)
+{
+	memset(big, 0, sizeof(*big));
+	big->iov[1].iov_base = payload;
+	big->iov[1].iov_len = strlen(payload);
+	big->tx.iov = big->iov;
+	big->tx.n = 2;
+	big->tx.done = big_done;
+	link_send(link, &big->tx, type, 1);
+}
+
+/*
+ * The refused end is busy, and sends before it reads that it was; what it has sent was
+ * not read either.
+ */
+static void test_refused_unread(void)
+{
+	open_both();
+	near_end.put_off = true;
+	far_end.put_off = true;
+	send_small(far_end.link, &bigs[0], FRAME_ACK, "");
+	send_small(near_end.link, &bigs[1], FRAME_ACK, "");
+	UNTIL(bigs[0].done && bigs[1].done && !near_end.put_off && !far_end.put_off);
+	send_small(near_end.link, &bigs[0], FRAME_ACK, "");
+	UNTIL(bigs[0].done);
+	send_small(far_end.link, &bigs[1], FRAME_REFUSE, "no");
+	link_close_soon(far_end.link);
+	UNTIL(bigs[1].done);
+	send_small(near_end.link, &bigs[0], FRAME_ACK, "");
+	UNTIL(bigs[0].done);
+	if (near_end.link)
+		link_resume(near_end.link);
+	tap_ok(UNTIL(near_end.frames == 2 || near_end.down) && near_end.last_type == FRAME_REFUSE &&
+	       !near_end.down, "a refusal is read, though what it refuses never was%s%s",
+	       near_end.down ? ": " : "", near_end.why);
+	if (near_end.link)
+		link_close(near_end.link);
+	tap_ok(UNTIL(far_end.closed) && !far_end.down, "and then it ends");
+	close_both();
+}
+
 int main(int argc, char **argv)
 {
 	static struct key key = { .bytes = "thirty-two bytes that are random", .id = "0123456789abcdef" };
@@ -224,6 +266,7 @@ int main(int argc, char **argv)
 	if (!tls)
 		test_strangers();
 	test_close_soon();
+	test_refused_unread();
 	link_tcp.unlisten(door);
 	loop_stop(loop);
 	loop_run(loop);
