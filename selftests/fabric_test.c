@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "ends.h"
@@ -153,6 +154,24 @@ static void test_frames(void)
 	       by_rdma() == BIG_FRAMES * sizeof(data), "what was not lent goes by TCP, in its turn");
 	close_both();
 	tap_ok(near_end.closed && far_end.closed, "both ends are closed");
+}
+
+/* Memory that the device cannot have: it is gone. */
+static void test_not_lent(void)
+{
+	struct why why = { .text = "" };
+	void *nothing = mmap(NULL, sizeof(data), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	open_both();
+	make_offer();
+	if (nothing == MAP_FAILED || munmap(nothing, sizeof(data)) || !join())
+		tap_die("not joined: %s", joining.why);
+	tap_ok(link_lend(near_end.link, nothing, sizeof(data), &why) && *why.text && !by_rdma(),
+	       "what cannot be registered is not lent: %s", why.text);
+	send_bigs();
+	tap_ok(UNTIL(far_end.frames == BIG_FRAMES) && !far_end.down && !by_rdma(),
+	       "all goes by TCP then");
+	close_both();
 }
 
 /* The other side does not read: what was written waits in its slots. */
@@ -342,6 +361,7 @@ int main(int argc, char **argv)
 	test_without();
 	device("add");
 	test_frames();
+	test_not_lent();
 	test_flow();
 	test_tokens();
 	test_closed();
