@@ -426,7 +426,7 @@ static void protect_show(struct protect *p)
 	p->shown.cow = p->epoch.cow;
 	p->shown.held_ns = now - p->epoch.held_since;
 	report_event("epoch",
-		     "epoch:u pause_us:u pages:u same_pages:u zero_pages:u bytes:u state_bytes:u state_sent:u stop_us:u freeze_us:u copy_us:u resume_us:u ack_us:u held_us:u cow:b",
+		     "epoch:u pause_us:u pages:u same_pages:u zero_pages:u bytes:u state_bytes:u state_sent:u stop_us:u freeze_us:u copy_us:u resume_us:u ack_us:u commit_us:u held_us:u cow:b",
 		     p->epoch.number, p->shown.pause_ns / NSEC_PER_USEC, p->shown.pages,
 		     p->shown.same_pages, totals->zero_pages, totals->bytes,
 		     totals->state_bytes, totals->state_sent,
@@ -434,7 +434,8 @@ static void protect_show(struct protect *p)
 		     p->epoch.freeze_ns / NSEC_PER_USEC,
 		     (p->epoch.collected - p->epoch.stopped) / NSEC_PER_USEC,
 		     (p->epoch.resumed - p->epoch.let_go) / NSEC_PER_USEC,
-		     (now - p->epoch.sent) / NSEC_PER_USEC, p->shown.held_ns / NSEC_PER_USEC,
+		     (now - p->epoch.sent) / NSEC_PER_USEC,
+		     (now - p->epoch.stopped) / NSEC_PER_USEC, p->shown.held_ns / NSEC_PER_USEC,
 		     p->epoch.cow);
 }
 
