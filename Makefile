@@ -88,12 +88,15 @@ check-kernels: $(KERNELS:%=module-%) agent
 	selftests/run $(KERNELS:%=--on %)
 
 bench-build: lab-build
-	@tools/need-packages linux-perf
+	@tools/need-packages linux-perf libzstd-dev
 	@$(MAKE) --no-print-directory -C bench O="$(abspath $(O))"
 
 bench: bench-build
 	bench/run
 	bench/wire
+	bench/link
+	bench/latency
+	$(O)/bench/codec
 
 bench-quick: bench-build
 	bench/run --quick
