@@ -95,7 +95,6 @@ bench: bench-build
 	bench/run
 	bench/wire
 	bench/link
-	bench/latency
 	$(O)/bench/codec
 
 bench-quick: bench-build
