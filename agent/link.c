@@ -287,7 +287,7 @@ void link_send_bye(struct link *link, enum frame_bye_reason reason, const char *
 	uint8_t payload[sizeof(bye) + FRAME_TEXT_MAX];
 	size_t len = strnlen(text, FRAME_TEXT_MAX);
 
-	if (link->dead)
+	if (link->dead || link->flushing)
 		return;
 	link_unqueue(link);
 	memcpy(payload, &bye, sizeof(bye));

@@ -159,6 +159,31 @@ static void test_flood(void)
 	tap_ok(UNTIL(!taken()), "all places are free again");
 }
 
+/* Those that are refused, and do not go: they are waited for, but not at others' cost. */
+static void test_refused(void)
+{
+	int flood[3 * VISITORS_PLACES], late;
+	unsigned int i;
+
+	refuses = true;
+	for (i = 0; i < sizeof(flood) / sizeof(*flood); i++) {
+		flood[i] = stranger(3);
+		loop_turn(loop, NSEC_PER_MSEC);
+		say(flood[i], FRAME_HELLO);
+		loop_turn(loop, NSEC_PER_MSEC);
+	}
+	refuses = false;
+	late = stranger(4);
+	turn();
+	say(late, FRAME_HELLO);
+	turn();
+	tap_ok(primary, "a flood of those that are refused does not keep another one out");
+	for (i = 0; i < sizeof(flood) / sizeof(*flood); i++)
+		close(flood[i]);
+	close(late);
+	tap_ok(UNTIL(!taken()), "all places are free again");
+}
+
 /* As many addresses as places: nobody has more than the others. */
 static void test_ties(void)
 {
@@ -205,6 +230,7 @@ int main(void)
 		tap_die("%s", why.text);
 	test_one();
 	test_flood();
+	test_refused();
 	test_ties();
 	test_late();
 	fd = stranger(2);
