@@ -1,8 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# fuzz_parsers [EXECUTIONS]: libFuzzer, with sanitizers, on each parser of bytes from
-# elsewhere (fuzz/): three seconds for each, or so many executions in all. What is found is
-# in build/fuzz/found. TAP.
+# fuzz_parsers [EXECUTIONS [TARGET...]]: libFuzzer, with sanitizers, on each parser of bytes
+# from elsewhere (fuzz/): three seconds for each, or as many executions of each as make so many
+# of all; as many at a time as there are processors. What is found is in build/fuzz/found.
+# TAP.
 set -uo pipefail
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -11,6 +12,7 @@ cd "$top" || exit 1
 . selftests/tap.sh
 
 executions=${1:-}
+wanted=("${@:2}")
 tap_said=$(mktemp)
 corpus=$(mktemp -d)
 trap 'rm -rf "$tap_said" "$corpus"' EXIT
@@ -20,12 +22,13 @@ for file in fuzz/*.c; do
 	[[ " ${targets[*]} " == *" $name "* ]] || { echo "Bail out! $file is not in the list here"; exit 1; }
 done
 
+((${#wanted[@]})) || wanted=("${targets[@]}")
+
 build() {
 	tools/need-packages clang-14 libclang-rt-14-dev pkg-config make &&
 		make -s -C fuzz O="$top/build"
 }
 
-total=0
 # fuzz NAME: its corpus and what is found anew are in a directory that goes.
 fuzz() {
 	local bound=(-max_total_time=3)
@@ -33,10 +36,29 @@ fuzz() {
 	[[ ! $executions ]] || bound=(-runs=$((executions / ${#targets[@]})))
 	mkdir -p "$corpus/$1" build/fuzz/found
 	"build/fuzz/$1" "${bound[@]}" -max_len=4096 -timeout=20 -rss_limit_mb=2048 -verbosity=1 \
-		-artifact_prefix="build/fuzz/found/$1-" "$corpus/$1" "fuzz/corpus/$1" 2>&1 |
-		tail -n 30 || return
-	runs=$(sed -n 's/^Done \([0-9]*\) runs.*/\1/p' "$tap_said")
-	((runs > 0)) || return
+		-artifact_prefix="build/fuzz/found/$1-" "$corpus/$1" "fuzz/corpus/$1" \
+		>"$corpus/$1.log" 2>&1
+	echo $? >"$corpus/$1.code"
+}
+
+fuzz_all() {
+	local name
+
+	for name in "${wanted[@]}"; do
+		(($(jobs -pr | wc -l) < $(nproc))) || wait -n
+		fuzz "$name" &
+	done
+	wait
+}
+
+total=0
+# fuzzed NAME: how that went.
+fuzzed() {
+	local runs
+
+	tail -n 30 "$corpus/$1.log"
+	runs=$(sed -n 's/^Done \([0-9]*\) runs.*/\1/p' "$corpus/$1.log")
+	[[ $(<"$corpus/$1.code") == 0 ]] && ((runs > 0)) || return
 	total=$((total + runs))
 }
 
@@ -50,8 +72,9 @@ broken() {
 }
 
 check "the fuzzers are built" build || exit 1
-for name in "${targets[@]}"; do
-	check "$name" fuzz "$name"
+fuzz_all
+for name in "${wanted[@]}"; do
+	check "$name" fuzzed "$name"
 	echo "# $(grep '^Done' "$tap_said")"
 done
 echo "# $total executions"
