@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * carrier: that RDMA is missing is never an end, only a sentence.
+ * carrier: that RDMA is missing, or streams are, is never an end, only a sentence.
  */
 #include <stdio.h>
 
@@ -20,6 +20,9 @@ void carrier_offer(struct link *link, uint64_t timeout_ns, const struct hello *t
 {
 	struct why why;
 
+	ours->streams = 0;
+	if (theirs->streams && !link_offer_lanes(link, ours->streams_token))
+		ours->streams = theirs->streams;
 	ours->offered = false;
 	ours->rdma_why[0] = '\0';
 	if (!ours->rdma)
@@ -34,13 +37,16 @@ void carrier_offer(struct link *link, uint64_t timeout_ns, const struct hello *t
 	carrier_without(link, "come", why.text);
 }
 
-bool carrier_join(struct link *link, uint64_t timeout_ns, const struct hello *theirs,
-		  const struct hello *ours, void (*done)(void *arg, const char *why), void *arg)
+bool carrier_join(struct link *link, const struct link_addr *addr, uint64_t timeout_ns,
+		  const struct hello *theirs, const struct hello *ours,
+		  void (*done)(void *arg, const char *why), void *arg)
 {
 	struct why why;
 
 	if (!ours->rdma)
-		return false;
+		return ours->streams && theirs->streams &&
+		       link_dial_lanes(link, addr, (unsigned int)ours->streams,
+				       theirs->streams_token, done, arg);
 	if (!theirs->rdma)
 		why_set(&why, 0, "the standby was not started with --link rdma");
 	else if (!theirs->offered)
@@ -53,6 +59,10 @@ bool carrier_join(struct link *link, uint64_t timeout_ns, const struct hello *th
 
 void carrier_joined(struct link *link, const char *why)
 {
+	if (!why && link_lanes(link)) {
+		report_event("link", "link:s streams:u", "tcp", (uint64_t)link_lanes(link));
+		return;
+	}
 	if (why) {
 		carrier_without(link, "go", why);
 		return;
@@ -80,6 +90,8 @@ void carrier_status(const struct link *link, struct json_object *o)
 	direct = link_direct(link, &bytes);
 	why = link_why(link);
 	json_object_object_add(o, "link", json_object_new_string(direct ? "rdma" : "tcp"));
+	if (link_lanes(link))
+		json_object_object_add(o, "streams", json_object_new_int((int)link_lanes(link)));
 	if (bytes)
 		json_object_object_add(o, "rdma-bytes", json_object_new_uint64(bytes));
 	if (why)

@@ -1,40 +1,28 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * epoch: frames are kept as they came, in pieces of memory that are large enough
- * for many of them.
+ * epoch: frames are kept where they came, see landing.h; the epoch has a list of them.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "codec.h"
 #include "epoch.h"
+#include "landing.h"
 
-#define EPOCH_CHUNK		(16u << 20)
 #define EPOCH_STATE_RESERVE	(1u << 20)
 
-struct epoch_chunk {
-	struct epoch_chunk *next;
-	size_t used;
-	uint8_t data[];
-};
+/* Frames that there is room for at first: 64 MiB of pages. */
+#define EPOCH_FRAMES	64u
 
-#define EPOCH_CHUNK_ROOM	(EPOCH_CHUNK - sizeof(struct epoch_chunk))
-
-/* In front of each frame's payload in a chunk; the payload is padded to 8. */
-struct epoch_item {
-	uint64_t length;
-};
-
-struct epoch_pool {
-	struct epoch_chunk *free;
-	size_t nr_free;
-	size_t reserve;			/* free ones to keep */
+/* A PAGES frame that waits. */
+struct epoch_frame {
+	struct landing *landing;
+	const uint8_t *payload;
+	uint32_t length;
 };
 
 struct epoch {
-	struct epoch_pool *pool;
 	const struct epoch_shape *shape;
 	epoch_apply_fn apply;
 	epoch_read_fn read;
@@ -43,110 +31,42 @@ struct epoch {
 
 	uint64_t number;
 	bool open;
+	bool ended;			/* its end has come, not yet all of its pages */
 	bool whole;
 	bool stands;
 	bool torn;
 	bool live;
-	struct epoch_chunk *first;
-	struct epoch_chunk *last;
+	struct epoch_frame *frames;
+	size_t nr_frames;
+	size_t room;
 	uint64_t bytes;
 	uint64_t pages;
 	uint64_t zero_pages;
-	uint64_t digest;
+	struct frame_digest digest;
+	struct frame_end end;		/* what it says of all of this */
 	struct epoch_state state;
 	const struct epoch_state *base;	/* of its deltas; NULL: none */
 
-	/* Where applying goes on. */
-	struct epoch_chunk *at;
-	size_t at_offset;
+	size_t at;			/* the frame where applying goes on */
 	/* What a frame's pages are decoded into. */
 	uint8_t decoded[EPOCH_BATCH][FRAME_PAGE_SIZE];
 };
 
-static struct epoch_chunk *epoch_chunk_map(bool populate)
-{
-	struct epoch_chunk *chunk;
-
-	chunk = mmap(NULL, EPOCH_CHUNK, PROT_READ | PROT_WRITE,
-		     MAP_PRIVATE | MAP_ANONYMOUS | (populate ? MAP_POPULATE : 0), -1, 0);
-	return chunk == MAP_FAILED ? NULL : chunk;
-}
-
-/* What one large epoch needed is not kept, and locked, for ever. */
-static void epoch_chunk_put(struct epoch_pool *pool, struct epoch_chunk *chunk)
-{
-	if (pool->nr_free >= pool->reserve) {
-		munmap(chunk, EPOCH_CHUNK);
-		return;
-	}
-	chunk->next = pool->free;
-	pool->free = chunk;
-	pool->nr_free++;
-}
-
-struct epoch_pool *epoch_pool_new(size_t reserve)
-{
-	struct epoch_pool *pool = calloc(1, sizeof(*pool));
-
-	if (!pool)
-		return NULL;
-	pool->reserve = (reserve + EPOCH_CHUNK - 1) / EPOCH_CHUNK;
-	while (pool->nr_free < pool->reserve) {
-		struct epoch_chunk *chunk = epoch_chunk_map(true);
-
-		if (!chunk) {
-			epoch_pool_free(pool);
-			return NULL;
-		}
-		epoch_chunk_put(pool, chunk);
-	}
-	return pool;
-}
-
-void epoch_pool_free(struct epoch_pool *pool)
-{
-	if (!pool)
-		return;
-	while (pool->free) {
-		struct epoch_chunk *chunk = pool->free;
-
-		pool->free = chunk->next;
-		munmap(chunk, EPOCH_CHUNK);
-	}
-	free(pool);
-}
-
-static struct epoch_chunk *epoch_chunk_get(struct epoch_pool *pool)
-{
-	struct epoch_chunk *chunk = pool->free;
-
-	if (chunk) {
-		pool->free = chunk->next;
-		pool->nr_free--;
-	} else {
-		chunk = epoch_chunk_map(false);
-	}
-	if (chunk) {
-		chunk->next = NULL;
-		chunk->used = 0;
-	}
-	return chunk;
-}
-
-struct epoch *epoch_new(struct epoch_pool *pool, const struct epoch_shape *shape,
-			epoch_apply_fn apply, epoch_read_fn read, void *arg, bool early)
+struct epoch *epoch_new(const struct epoch_shape *shape, epoch_apply_fn apply,
+			epoch_read_fn read, void *arg, bool early)
 {
 	struct epoch *epoch = calloc(1, sizeof(*epoch));
 
 	if (!epoch)
 		return NULL;
 	epoch->state.data = malloc(EPOCH_STATE_RESERVE);
-	if (!epoch->state.data) {
-		free(epoch);
+	epoch->frames = calloc(EPOCH_FRAMES, sizeof(*epoch->frames));
+	if (!epoch->state.data || !epoch->frames) {
+		epoch_free(epoch);
 		return NULL;
 	}
 	epoch->state.room = EPOCH_STATE_RESERVE;
-	epoch->pool = pool;
+	epoch->room = EPOCH_FRAMES;
 	epoch->shape = shape;
 	epoch->apply = apply;
 	epoch->read = read;
@@ -160,30 +80,27 @@ void epoch_free(struct epoch *epoch)
 	if (!epoch)
 		return;
 	epoch_reset(epoch);
+	free(epoch->frames);
 	free(epoch->state.data);
 	free(epoch);
 }
 
 void epoch_reset(struct epoch *epoch)
 {
-	while (epoch->first) {
-		struct epoch_chunk *chunk = epoch->first;
-
-		epoch->first = chunk->next;
-		epoch_chunk_put(epoch->pool, chunk);
-	}
-	epoch->last = NULL;
-	epoch->at = NULL;
-	epoch->at_offset = 0;
+	while (epoch->at < epoch->nr_frames)
+		landing_put(epoch->frames[epoch->at++].landing);
+	epoch->nr_frames = 0;
+	epoch->at = 0;
 	epoch->number = 0;
 	epoch->open = false;
+	epoch->ended = false;
 	epoch->whole = false;
 	epoch->torn = false;
 	epoch->live = false;
 	epoch->bytes = 0;
 	epoch->pages = 0;
 	epoch->zero_pages = 0;
-	epoch->digest = 0;
+	memset(&epoch->digest, 0, sizeof(epoch->digest));
 	epoch->state.len = 0;
 }
 
@@ -275,25 +192,22 @@ static int epoch_apply_frame(struct epoch *epoch, const struct frame *frame, str
 
 static int epoch_keep(struct epoch *epoch, const struct frame *frame, struct why *why)
 {
-	size_t need = sizeof(struct epoch_item) + ((frame->length + 7u) & ~7u);
-	struct epoch_item item = { .length = frame->length };
-	uint8_t *to;
+	if (!frame->landing)
+		return why_set(why, EINVAL, "internal error: a frame that cannot be kept");
+	if (epoch->nr_frames == epoch->room) {
+		size_t room = epoch->room * 2;
+		struct epoch_frame *more = realloc(epoch->frames, room * sizeof(*more));
 
-	if (!epoch->last || EPOCH_CHUNK_ROOM - epoch->last->used < need) {
-		struct epoch_chunk *chunk = epoch_chunk_get(epoch->pool);
-
-		if (!chunk)
+		if (!more)
 			return why_set(why, ENOMEM, "no memory for an epoch of this size");
-		if (epoch->last)
-			epoch->last->next = chunk;
-		else
-			epoch->first = chunk;
-		epoch->last = chunk;
+		epoch->frames = more;
+		epoch->room = room;
 	}
-	to = epoch->last->data + epoch->last->used;
-	memcpy(to, &item, sizeof(item));
-	memcpy(to + sizeof(item), frame->payload, frame->length);
-	epoch->last->used += need;
+	epoch->frames[epoch->nr_frames++] = (struct epoch_frame) {
+		.landing = landing_hold(frame->landing),
+		.payload = frame->payload,
+		.length = frame->length,
+	};
 	return 0;
 }
 
@@ -364,28 +278,35 @@ static int epoch_add_state(struct epoch *epoch, const struct frame *frame, struc
 	return 0;
 }
 
-static int epoch_add_end(struct epoch *epoch, const struct frame *frame, struct why *why)
+/* Its end has come, and as many pages as it says: is it what was sent? */
+static int epoch_verify(struct epoch *epoch, struct why *why)
 {
-	struct frame_end end = frame_get_end(frame);
+	const struct frame_end *end = &epoch->end;
 
-	if (end.pages != epoch->pages || end.zero_pages != epoch->zero_pages ||
-	    end.state_bytes != epoch->state.len)
+	if (end->pages != epoch->pages || end->zero_pages != epoch->zero_pages ||
+	    end->state_bytes != epoch->state.len)
 		return why_set(why, EPROTO, "it sent an epoch that is not whole");
-	if (end.digest != epoch->digest)
+	if (end->digest != frame_digest_value(&epoch->digest))
 		return why_set(why, EPROTO, "it sent an epoch with a wrong digest");
-	if (end.flags & FRAME_END_TORN && (epoch->live || epoch->state.len))
+	if (end->flags & FRAME_END_TORN && (epoch->live || epoch->state.len))
 		return why_set(why, EPROTO, "it sent a torn epoch that cannot be one");
-	if (!epoch->live && !epoch->state.len && !(end.flags & FRAME_END_TORN))
+	if (!epoch->live && !epoch->state.len && !(end->flags & FRAME_END_TORN))
 		return why_set(why, EPROTO, "it sent an epoch without device state");
 	if (epoch->live && epoch->state.len)
 		return why_set(why, EPROTO, "it sent device state in a round of the first sync");
-	epoch->stands = end.flags & FRAME_END_STANDS;
-	epoch->torn = end.flags & FRAME_END_TORN;
+	epoch->stands = end->flags & FRAME_END_STANDS;
+	epoch->torn = end->flags & FRAME_END_TORN;
 	epoch->open = false;
 	epoch->whole = true;
-	epoch->at = epoch->first;
-	epoch->at_offset = 0;
 	return 1;
+}
+
+/* Pages may come later, by other connections. */
+static int epoch_try(struct epoch *epoch, struct why *why)
+{
+	if (!epoch->ended || (epoch->pages < epoch->end.pages && epoch->digest.streams))
+		return 0;
+	return epoch_verify(epoch, why);
 }
 
 int epoch_add(struct epoch *epoch, const struct frame *frame, struct why *why)
@@ -393,20 +314,26 @@ int epoch_add(struct epoch *epoch, const struct frame *frame, struct why *why)
 	int err;
 
 	if (frame->type == FRAME_EPOCH_BEGIN) {
+		struct frame_begin begin = frame_get_begin(frame);
+
 		if (!epoch_empty(epoch))
 			return why_set(why, EPROTO, "it began an epoch within an epoch");
 		if (!frame->epoch)
 			return why_set(why, EPROTO, "it began an epoch without a number");
 		epoch->open = true;
 		epoch->number = frame->epoch;
-		epoch->live = frame_get_begin(frame).flags & FRAME_BEGIN_LIVE;
-		epoch->digest = frame_digest(0, frame->checksum);
+		epoch->live = begin.flags & FRAME_BEGIN_LIVE;
+		epoch->digest.streams = begin.flags & FRAME_BEGIN_STREAMS;
+		frame_digest_add(&epoch->digest, frame->type, frame->checksum);
 		return 0;
 	}
 	if (!epoch->open)
 		return why_set(why, EPROTO, "it sent %s outside any epoch", frame_name(frame->type));
 	if (frame->epoch != epoch->number)
 		return why_set(why, EPROTO, "it sent %s of another epoch", frame_name(frame->type));
+	if (epoch->ended && frame->type != FRAME_PAGES)
+		return why_set(why, EPROTO, "it sent %s behind the end of its epoch",
+			       frame_name(frame->type));
 
 	switch (frame->type) {
 	case FRAME_PAGES:
@@ -416,12 +343,14 @@ int epoch_add(struct epoch *epoch, const struct frame *frame, struct why *why)
 		err = epoch_add_state(epoch, frame, why);
 		break;
 	case FRAME_EPOCH_END:
-		return epoch_add_end(epoch, frame, why);
+		epoch->end = frame_get_end(frame);
+		epoch->ended = true;
+		return epoch_try(epoch, why);
 	default:
 		return why_set(why, EPROTO, "it sent %s within an epoch", frame_name(frame->type));
 	}
-	epoch->digest = frame_digest(epoch->digest, frame->checksum);
-	return err;
+	frame_digest_add(&epoch->digest, frame->type, frame->checksum);
+	return err ? err : epoch_try(epoch, why);
 }
 
 int epoch_apply(struct epoch *epoch, unsigned int max, struct why *why)
@@ -430,26 +359,23 @@ int epoch_apply(struct epoch *epoch, unsigned int max, struct why *why)
 
 	if (!epoch->whole)
 		return why_set(why, EINVAL, "internal error: applying an epoch that is not whole");
-	while (epoch->at) {
-		struct epoch_item item;
-		struct frame frame = { .type = FRAME_PAGES };
+	while (epoch->at < epoch->nr_frames) {
+		struct epoch_frame *kept = &epoch->frames[epoch->at];
+		struct frame frame = {
+			.type = FRAME_PAGES,
+			.payload = kept->payload,
+			.length = kept->length,
+		};
 		int err;
 
-		if (epoch->at_offset == epoch->at->used) {
-			epoch->at = epoch->at->next;
-			epoch->at_offset = 0;
-			continue;
-		}
 		if (done >= max)
 			return 1;
-		memcpy(&item, epoch->at->data + epoch->at_offset, sizeof(item));
-		frame.payload = epoch->at->data + epoch->at_offset + sizeof(item);
-		frame.length = (uint32_t)item.length;
 		err = epoch_apply_frame(epoch, &frame, why);
 		if (err)
 			return err;
 		done += frame_get_pages(&frame).nr;
-		epoch->at_offset += sizeof(item) + ((item.length + 7u) & ~7u);
+		epoch->at++;
+		landing_put(kept->landing);
 	}
 	return 0;
 }

@@ -67,18 +67,6 @@ struct epoch_shape {
 	uint64_t max_bytes;
 };
 
-/**
- * struct epoch_pool - memory for epochs, in large pieces
- *
- * As many as were reserved are kept for the next epoch, others go when theirs does.
- */
-struct epoch_pool;
-
-/* @reserve: bytes to have in memory from the start, and to keep. NULL: no memory. */
-struct epoch_pool *epoch_pool_new(size_t reserve);
-/* After all its epochs. NULL is fine. */
-void epoch_pool_free(struct epoch_pool *pool);
-
 struct epoch;
 
 /**
@@ -87,19 +75,21 @@ struct epoch;
  * @early:  VMREPL_DEBUG_BREAK=apply-early: apply pages as they come, which breaks
  *          I2
  */
-struct epoch *epoch_new(struct epoch_pool *pool, const struct epoch_shape *shape,
-			epoch_apply_fn apply, epoch_read_fn read, void *arg, bool early);
+struct epoch *epoch_new(const struct epoch_shape *shape, epoch_apply_fn apply,
+			epoch_read_fn read, void *arg, bool early);
 /* NULL is fine. */
 void epoch_free(struct epoch *epoch);
 
-/* Forgets everything; the memory goes back to the pool. */
+/* Forgets everything; what frames were left in is let go. */
 void epoch_reset(struct epoch *epoch);
 
 /**
  * epoch_add() - the next frame of the epoch
- * @frame: valid; EPOCH_BEGIN, PAGES, STATE or EPOCH_END
+ * @frame: valid; EPOCH_BEGIN, PAGES, STATE or EPOCH_END. PAGES are kept where they are,
+ *         in their landing
  *
- * Begins with EPOCH_BEGIN on an empty buffer. Returns 1 where the epoch is
+ * Begins with EPOCH_BEGIN on an empty buffer. With FRAME_BEGIN_STREAMS some of its PAGES
+ * may come behind EPOCH_END. Returns 1 where the epoch is
  * whole and verified; 0 where more is to come; -EPROTO, -EFBIG, -ENOMEM or what
  * applying a live page returned, with a sentence: the epoch is void, reset it.
  */

@@ -20,6 +20,7 @@ _Static_assert(sizeof(struct frame_bye) == 8, "wire format");
 _Static_assert(sizeof(struct frame_sums) == 16, "wire format");
 _Static_assert(sizeof(struct frame_sum) == 16, "wire format");
 _Static_assert(sizeof(struct frame_state) == 8, "wire format");
+_Static_assert(sizeof(struct frame_join) == 16, "wire format");
 _Static_assert(__BYTE_ORDER == __LITTLE_ENDIAN, "pages and records are sent as they are in memory");
 
 static const struct frame_kind {
@@ -45,6 +46,7 @@ static const struct frame_kind {
 	[FRAME_SUMS]		= { "SUMS", sizeof(struct frame_sums),
 				    sizeof(struct frame_sums) +
 				    FRAME_SUMS_MAX * sizeof(struct frame_sum) },
+	[FRAME_JOIN]		= { "JOIN", sizeof(struct frame_join), sizeof(struct frame_join) },
 };
 
 const char *frame_name(enum frame_type type)
@@ -69,11 +71,24 @@ static uint64_t frame_checksum(const struct frame_header *head,
 	return XXH3_64bits_digest(&state);
 }
 
-uint64_t frame_digest(uint64_t digest, uint64_t checksum)
+static uint64_t frame_digest_pair(uint64_t a, uint64_t b)
 {
-	uint64_t pair[2] = { digest, checksum };
+	uint64_t pair[2] = { a, b };
 
 	return XXH3_64bits(pair, sizeof(pair));
+}
+
+void frame_digest_add(struct frame_digest *digest, enum frame_type type, uint64_t checksum)
+{
+	if (digest->streams && type == FRAME_PAGES)
+		digest->pages += frame_digest_pair(0, checksum);
+	else
+		digest->order = frame_digest_pair(digest->order, checksum);
+}
+
+uint64_t frame_digest_value(const struct frame_digest *digest)
+{
+	return digest->streams ? frame_digest_pair(digest->order, digest->pages) : digest->order;
 }
 
 uint64_t frame_seal(struct frame_header *head, enum frame_type type,
@@ -149,6 +164,14 @@ struct frame_bye frame_get_bye(const struct frame *frame)
 
 	memcpy(&bye, frame->payload, sizeof(bye));
 	return bye;
+}
+
+struct frame_join frame_get_join(const struct frame *frame)
+{
+	struct frame_join join;
+
+	memcpy(&join, frame->payload, sizeof(join));
+	return join;
 }
 
 struct frame_sums frame_get_sums(const struct frame *frame)
@@ -229,7 +252,7 @@ static const char *frame_check(const struct frame *frame)
 	case FRAME_EPOCH_BEGIN: {
 		struct frame_begin begin = frame_get_begin(frame);
 
-		if ((begin.flags & ~FRAME_BEGIN_LIVE) || begin.pad)
+		if ((begin.flags & ~(FRAME_BEGIN_LIVE | FRAME_BEGIN_STREAMS)) || begin.pad)
 			return "an EPOCH_BEGIN frame with an unknown flag";
 		return NULL;
 	}

@@ -9,13 +9,14 @@
 #ifndef VMREPL_FRAME_H
 #define VMREPL_FRAME_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 
 #define FRAME_MAGIC		0x4c504d56u	/* "VMPL" in memory */
-#define FRAME_VERSION		4u
+#define FRAME_VERSION		5u
 #define FRAME_PAGE_SIZE		4096u
 
 enum frame_type {
@@ -31,6 +32,7 @@ enum frame_type {
 	FRAME_BYE,		/* either: struct frame_bye, then a sentence */
 	FRAME_BYE_ACK,		/* the answer to it */
 	FRAME_SUMS,		/* standby: struct frame_sums, sums of pages that it holds */
+	FRAME_JOIN,		/* either: struct frame_join, this is a stream of pages */
 	FRAME_TYPES
 };
 
@@ -61,6 +63,8 @@ struct frame_header {
  * never something to promote from. It ends the use of any checkpoint before.
  */
 #define FRAME_BEGIN_LIVE	(1u << 0)
+/* Its PAGES come by streams, see FRAME_JOIN. */
+#define FRAME_BEGIN_STREAMS	(1u << 1)
 
 /**
  * struct frame_begin - payload of FRAME_EPOCH_BEGIN
@@ -145,7 +149,7 @@ struct frame_state {
  * @pages:       descriptors in all its FRAME_PAGES
  * @zero_pages:  those of FRAME_PAGE_ZERO among them
  * @state_bytes: of device state, the sum of all @bytes of its FRAME_STATE
- * @digest:      frame_digest() over the frames from EPOCH_BEGIN on, without
+ * @digest:      struct frame_digest of the frames from EPOCH_BEGIN on, without
  *               this one
  * @flags:       FRAME_END_*
  * @pad:         0
@@ -203,6 +207,17 @@ struct frame_sum {
 	uint64_t high;
 };
 
+#define FRAME_TOKEN_BYTES	16u
+
+/**
+ * struct frame_join - payload of FRAME_JOIN: the first frame of a connection that is a
+ *                     stream of another one, and the answer to it
+ * @token: which the other one's ACCEPT had
+ */
+struct frame_join {
+	uint8_t token[FRAME_TOKEN_BYTES];
+};
+
 #define FRAME_TEXT_MAX		1024u		/* a sentence */
 #define FRAME_JSON_MAX		65536u		/* HELLO, ACCEPT */
 #define FRAME_STATE_MAX		(1u << 20)	/* one piece of state */
@@ -216,14 +231,17 @@ struct frame_sum {
  * @length:  payload bytes
  * @epoch:   see struct frame_header
  * @payload: in the buffer that was parsed; not aligned
- * @checksum: the frame's, for frame_digest()
+ * @checksum: the frame's, for frame_digest_add()
+ * @landing: what @payload is in, for who wants to keep it there; NULL: it cannot be kept
  */
+struct landing;
 struct frame {
 	enum frame_type type;
 	uint32_t length;
 	uint64_t epoch;
 	const uint8_t *payload;
 	uint64_t checksum;
+	struct landing *landing;
 };
 
 /**
@@ -251,13 +269,27 @@ ssize_t frame_parse(const void *buf, size_t len, uint64_t seq,
  * @iov:   the payload
  * @n:     parts of it
  *
- * Returns the checksum, for frame_digest().
+ * Returns the checksum, for frame_digest_add().
  */
 uint64_t frame_seal(struct frame_header *head, enum frame_type type,
 		    uint64_t epoch, uint64_t seq, const struct iovec *iov, int n);
 
-/* The digest of an epoch: start with 0, give each frame's checksum in turn. */
-uint64_t frame_digest(uint64_t digest, uint64_t checksum);
+/**
+ * struct frame_digest - of an epoch's frames so far; all zeros at first
+ * @streams: it has FRAME_BEGIN_STREAMS, and its PAGES may come in any order
+ * @order:   of the others, or of all
+ * @pages:   of them
+ */
+struct frame_digest {
+	bool streams;
+	uint64_t order;
+	uint64_t pages;
+};
+
+/* The next frame, by its checksum. */
+void frame_digest_add(struct frame_digest *digest, enum frame_type type, uint64_t checksum);
+/* What EPOCH_END has, of all before it. */
+uint64_t frame_digest_value(const struct frame_digest *digest);
 
 /* "PAGES" and so on, for messages. */
 const char *frame_name(enum frame_type type);
@@ -271,6 +303,7 @@ const uint8_t *frame_get_data(const struct frame *frame);
 struct frame_state frame_get_state(const struct frame *frame);
 struct frame_end frame_get_end(const struct frame *frame);
 struct frame_bye frame_get_bye(const struct frame *frame);
+struct frame_join frame_get_join(const struct frame *frame);
 struct frame_sums frame_get_sums(const struct frame *frame);
 struct frame_sum frame_get_sum(const struct frame *frame, uint32_t i);
 /* The sentence of REFUSE or BYE, made printable; @len of room in @text. */

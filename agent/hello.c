@@ -11,13 +11,14 @@
 #include "devstate.h"
 #include "frame.h"
 #include "hello.h"
+#include "link.h"
 #include "options.h"
 
 /*
- * What @fence, @timeout_ms, the key for sums and RDMA, which come later, can make the text
- * longer by; of a sentence each byte may need two.
+ * What @fence, @timeout_ms, the key for sums, streams and RDMA, which come later, can make
+ * the text longer by; of a sentence each byte may need two.
  */
-#define HELLO_LATER	(24u + 16u + PAGESUMS_KEY_LEN + 2 * HELLO_WHY_LEN)
+#define HELLO_LATER	(24u + 16u + PAGESUMS_KEY_LEN + 80u + 2 * HELLO_WHY_LEN)
 
 static uint64_t hello_big_bytes(const struct ramblock_table *t)
 {
@@ -107,11 +108,28 @@ static void hello_add_u64(struct json_object *o, const char *name, uint64_t v)
 	json_object_object_add(o, name, json_object_new_uint64(v));
 }
 
+static void hello_add_token(struct json_object *o, const uint8_t *token)
+{
+	char text[2 * FRAME_TOKEN_BYTES + 1];
+	unsigned int i;
+
+	for (i = 0; i < FRAME_TOKEN_BYTES; i++)
+		snprintf(text + 2 * i, 3, "%02x", token[i]);
+	json_object_object_add(o, "token", json_object_new_string(text));
+}
+
+static struct json_object *hello_write_streams(const struct hello *hello)
+{
+	struct json_object *o = json_object_new_object();
+
+	hello_add_u64(o, "nr", hello->streams);
+	hello_add_token(o, hello->streams_token);
+	return o;
+}
+
 static struct json_object *hello_write_rdma(const struct hello *hello)
 {
 	struct json_object *o = json_object_new_object();
-	char token[2 * FABRIC_TOKEN_BYTES + 1];
-	unsigned int i;
 
 	if (hello->rdma_why[0])
 		json_object_object_add(o, "why", json_object_new_string(hello->rdma_why));
@@ -121,9 +139,7 @@ static struct json_object *hello_write_rdma(const struct hello *hello)
 	hello_add_u64(o, "slots", hello->offer.slots);
 	hello_add_u64(o, "key", hello->offer.key);
 	hello_add_u64(o, "address", hello->offer.address);
-	for (i = 0; i < FABRIC_TOKEN_BYTES; i++)
-		snprintf(token + 2 * i, 3, "%02x", hello->offer.token[i]);
-	json_object_object_add(o, "token", json_object_new_string(token));
+	hello_add_token(o, hello->offer.token);
 	return o;
 }
 
@@ -163,6 +179,8 @@ char *hello_write(const struct hello *hello, const char *sums_key)
 		json_object_array_add(blocks, b);
 	}
 	json_object_object_add(o, "blocks", blocks);
+	if (hello->streams)
+		json_object_object_add(o, "streams", hello_write_streams(hello));
 	if (hello->rdma)
 		json_object_object_add(o, "rdma", hello_write_rdma(hello));
 	text = strdup(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN));
@@ -289,7 +307,7 @@ static int hello_parse_blocks(struct hello *hello, struct json_object *o, struct
 
 static int hello_parse_token(struct json_object *o, uint8_t *token, struct why *why)
 {
-	char text[2 * FABRIC_TOKEN_BYTES + 1];
+	char text[2 * FRAME_TOKEN_BYTES + 1];
 	unsigned int i;
 	int err;
 
@@ -298,9 +316,23 @@ static int hello_parse_token(struct json_object *o, uint8_t *token, struct why *
 		return err;
 	if (strspn(text, "0123456789abcdef") != sizeof(text) - 1)
 		return why_set(why, EPROTO, "'token' in its greeting is no token");
-	for (i = 0; i < FABRIC_TOKEN_BYTES; i++)
+	for (i = 0; i < FRAME_TOKEN_BYTES; i++)
 		sscanf(text + 2 * i, "%2hhx", &token[i]);
 	return 0;
+}
+
+/* A primary's has a token, too, which says nothing. */
+static int hello_parse_streams(struct hello *hello, struct json_object *o, struct why *why)
+{
+	struct json_object *s;
+	int err;
+
+	if (!json_object_object_get_ex(o, "streams", &s))
+		return 0;
+	if (!json_object_is_type(s, json_type_object))
+		return why_set(why, EPROTO, "'streams' in its greeting is no object");
+	err = hello_get_u64(s, "nr", LINK_LANES_MAX, &hello->streams, why);
+	return err ? err : hello_parse_token(s, hello->streams_token, why);
 }
 
 /* What is about RDMA; a standby that is without it says nothing. */
@@ -394,6 +426,8 @@ int hello_parse(struct hello *hello, const void *text, size_t len, struct why *w
 		err = hello_parse_devices(hello, o, why);
 	if (!err)
 		err = hello_parse_blocks(hello, o, why);
+	if (!err)
+		err = hello_parse_streams(hello, o, why);
 	if (!err)
 		err = hello_parse_rdma(hello, o, why);
 	if (err)

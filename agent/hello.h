@@ -10,6 +10,7 @@
 
 #include "devices.h"
 #include "fabric.h"
+#include "frame.h"
 #include "pagesums.h"
 #include "qmp.h"
 #include "ramblock.h"
@@ -32,6 +33,9 @@
  *               same: will tell; empty: not. Only of what was parsed
  * @devices:     what its command line, or its operator since, has put in
  * @blocks:      RAM blocks in the order of their wire index
+ * @streams:     of a primary: so many it wants to send pages by; of a standby: so many it may;
+ *               0: none
+ * @streams_token: the standby: see link_offer_lanes()
  * @rdma:        it was started with --link rdma
  * @offered:     the standby: it can, and @offer says where
  * @offer:       see link_offer()
@@ -51,6 +55,8 @@ struct hello {
 	char sums_key[PAGESUMS_KEY_LEN + 1];
 	struct devices devices;
 	struct ramblock_table blocks;
+	uint64_t streams;
+	uint8_t streams_token[FRAME_TOKEN_BYTES];
 	bool rdma;
 	bool offered;
 	struct fabric_offer offer;
@@ -58,8 +64,9 @@ struct hello {
 };
 
 /*
- * Asks QEMU for all of it but @fence, @timeout_ms, @sums_key and what is about RDMA. Errors: as qmp_command(),
- * ramblock_read() and hello_fits(). hello_free() afterwards in any case.
+ * Asks QEMU for all of it but @fence, @timeout_ms, @sums_key and what is about streams and
+ * RDMA. Errors: as qmp_command(), ramblock_read() and hello_fits(). hello_free() afterwards
+ * in any case.
  */
 int hello_read(struct hello *hello, struct qmp *qmp, struct why *why);
 

@@ -6,14 +6,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
+#include "inbox.h"
+#include "lanes.h"
 #include "link.h"
+#include "outbox.h"
 
-/* Room for several of the largest frames, so that receives stay large. */
-#define LINK_RX_BYTES		(4u << 20)
 #define LINK_CONNECT_NS		(5 * NSEC_PER_SEC)
-/* How long link_close_soon() tries. */
+/* How long link_close_soon() tries, and how long what is lent is waited for. */
 #define LINK_FLUSH_NS		(2 * NSEC_PER_SEC)
 
 struct link {
@@ -25,20 +25,15 @@ struct link {
 	char peer[LINK_PEER_LEN];
 	struct why indirect;	/* of link_keep_why() */
 
-	uint8_t *rx;
-	size_t rx_from;		/* first byte not parsed yet */
-	size_t rx_to;		/* end of what has come */
-	uint64_t rx_seq;
+	struct inbox in;
 	uint64_t last_rx;
 	bool rx_busy;
 	bool rx_held;		/* the owner put a frame off */
 	bool parsing;
 
-	struct link_tx *tx_first;
-	struct link_tx **tx_last;
-	uint64_t tx_seq;
+	struct outbox out;
 	uint64_t last_tx;
-	bool tx_busy;
+	struct lanes *lanes;	/* what carries its pages, or NULL */
 
 	struct loop_timer tick;
 	uint64_t tick_due;
@@ -83,7 +78,9 @@ const char *link_peer(const struct link *link)
 
 uint64_t link_rate(const struct link *link)
 {
-	return link->dead ? 0 : link->ops->rate(link->wire);
+	if (link->dead)
+		return 0;
+	return lanes_open(link->lanes) ? lanes_rate(link->lanes) : link->ops->rate(link->wire);
 }
 
 uint64_t link_last_rx(const struct link *link)
@@ -133,38 +130,48 @@ const char *link_why(const struct link *link)
 
 static void link_free(struct link *link)
 {
+	lanes_free(link->lanes);
 	if (link->wire)
 		link->ops->close(link->wire);
-	munmap(link->rx, LINK_RX_BYTES);
+	inbox_free(&link->in);
 	free(link);
 }
 
 /* Frees once nothing is under way any more. */
 static void link_reap(struct link *link)
 {
-	if (!link->dead || link->tx_busy || link->rx_busy || link->connecting ||
-	    link->parsing || link->closed_called)
+	if (!link->dead || link->out.busy || link->out.lent || link->rx_busy ||
+	    link->connecting || link->parsing || link->closed_called ||
+	    lanes_busy(link->lanes))
 		return;
 	link->closed_called = true;
-	while (link->tx_first) {
-		struct link_tx *tx = link->tx_first;
-
-		link->tx_first = tx->next;
-		tx->done(tx, false);
-	}
+	loop_timer_cancel(link->loop, &link->flush);
+	outbox_unqueue(&link->out);
 	if (link->handlers->closed)
 		link->handlers->closed(link->arg);
 	link_free(link);
 }
 
+/* A device that stands does not hold us up: what the kernel reads there, nobody gets any more. */
+static void link_abandon(void *arg)
+{
+	struct link *link = arg;
+
+	outbox_abandon(&link->out);
+	link_reap(link);
+}
+
 void link_close(struct link *link)
 {
 	if (!link->dead) {
+		lanes_close(link->lanes);
 		link->dead = true;
 		loop_timer_cancel(link->loop, &link->tick);
-		loop_timer_cancel(link->loop, &link->flush);
+		outbox_close(&link->out);
 		if (link->wire)
 			link->ops->shut(link->wire);
+		link->flush.fn = link_abandon;
+		loop_timer_set(link->loop, &link->flush, LINK_FLUSH_NS);
 	}
 	link_reap(link);
 }
@@ -180,24 +187,11 @@ static void link_down(struct link *link, const char *why)
 	link_close(link);
 }
 
-static void link_sent(void *arg, int res);
-
-static void link_send_next(struct link *link)
-{
-	struct link_tx *tx = link->tx_first;
-
-	if (link->tx_busy || link->connecting || link->dead || !tx)
-		return;
-	link->tx_busy = true;
-	link->ops->send(link->wire, tx->iov, tx->n, link_sent, link);
-}
-
+/* Of the outbox. */
 static void link_sent(void *arg, int res)
 {
 	struct link *link = arg;
-	struct link_tx *tx = link->tx_first;
 
-	link->tx_busy = false;
 	if (res < 0) {
 		char why[WHY_LEN];
 
@@ -206,16 +200,14 @@ static void link_sent(void *arg, int res)
 		return;
 	}
 	link->last_tx = loop_now();
-	link->tx_first = tx->next;
-	if (!link->tx_first)
-		link->tx_last = &link->tx_first;
-	/* The next one first: what @done does need not keep the wire idle. */
-	link_send_next(link);
-	tx->done(tx, true);
-	if (link->dead)
-		link_reap(link);
-	else if (link->flushing && !link->tx_first)
+	if (link->flushing && outbox_empty(&link->out) && !link->dead)
 		link->ops->finish(link->wire);
+}
+
+/* Something that a dead link has waited for, of the outbox or of a lane. */
+static void link_back(void *arg)
+{
+	link_reap(arg);
 }
 
 uint64_t link_send(struct link *link, struct link_tx *tx,
@@ -223,19 +215,22 @@ uint64_t link_send(struct link *link, struct link_tx *tx,
 {
 	uint64_t sum;
 
-	sum = frame_seal(&tx->head, type, epoch, link->tx_seq, tx->iov + 1, tx->n - 1);
+	if (type == FRAME_PAGES && lanes_open(link->lanes))
+		return lanes_send(link->lanes, tx, epoch);
 	if (link->dead || link->flushing) {
+		sum = frame_seal(&tx->head, type, epoch, 0, tx->iov + 1, tx->n - 1);
 		tx->done(tx, false);
 		return sum;
 	}
-	link->tx_seq++;
-	tx->iov[0].iov_base = &tx->head;
-	tx->iov[0].iov_len = sizeof(tx->head);
-	tx->next = NULL;
-	*link->tx_last = tx;
-	link->tx_last = &tx->next;
-	link_send_next(link);
+	sum = outbox_add(&link->out, tx, type, epoch);
+	if (!link->connecting)
+		outbox_send(&link->out);
 	return sum;
+}
+
+uint64_t link_waiting(const struct link *link)
+{
+	return outbox_bytes(&link->out);
 }
 
 static void link_copy_done(struct link_tx *tx, bool sent)
@@ -264,23 +259,6 @@ void link_send_copy(struct link *link, enum frame_type type, uint64_t epoch,
 	link_send(link, &copy->tx, type, epoch);
 }
 
-/* Takes back all but the frame that is being sent: their numbers are free again. */
-static void link_unqueue(struct link *link)
-{
-	struct link_tx **from = link->tx_busy ? &link->tx_first->next : &link->tx_first;
-	struct link_tx *tx, *queued = *from;
-
-	*from = NULL;
-	link->tx_last = from;
-	for (tx = queued; tx; tx = tx->next)
-		link->tx_seq--;
-	while (queued) {
-		tx = queued;
-		queued = tx->next;
-		tx->done(tx, false);
-	}
-}
-
 void link_send_bye(struct link *link, enum frame_bye_reason reason, const char *text)
 {
 	struct frame_bye bye = { .reason = reason };
@@ -289,7 +267,8 @@ void link_send_bye(struct link *link, enum frame_bye_reason reason, const char *
 
 	if (link->dead || link->flushing)
 		return;
-	link_unqueue(link);
+	outbox_unqueue(&link->out);
+	lanes_close(link->lanes);
 	memcpy(payload, &bye, sizeof(bye));
 	memcpy(payload + sizeof(bye), text, len);
 	link_send_copy(link, FRAME_BYE, 0, payload, sizeof(bye) + len);
@@ -323,7 +302,7 @@ static void link_tick(void *arg)
 		return;
 	}
 	/* Whoever accepted says nothing to what may be no agent at all. */
-	if ((link->rx_seq || link->dialled) && !link->beat_queued &&
+	if ((link->in.seq || link->dialled) && !link->beat_queued &&
 	    now - link->last_tx >= link->beat_ns / 2) {
 		link->beat_queued = true;
 		link_send(link, &link->beat, FRAME_HEARTBEAT, 0);
@@ -361,9 +340,8 @@ static void link_parse(struct link *link)
 	ssize_t n;
 
 	link->parsing = true;
-	while (!link->dead && !link->flushing && link->rx_from < link->rx_to) {
-		n = frame_parse(link->rx + link->rx_from, link->rx_to - link->rx_from,
-				link->rx_seq, &frame, &fault);
+	while (!link->dead && !link->flushing && !inbox_empty(&link->in)) {
+		n = inbox_look(&link->in, &frame, &fault);
 		if (n == 0)
 			break;
 		if (n < 0) {
@@ -382,8 +360,9 @@ static void link_parse(struct link *link)
 			link->rx_held = !link->dead;
 			break;
 		}
-		link->rx_seq++;
-		link->rx_from += (size_t)n;
+		inbox_pass(&link->in, (size_t)n);
+		if (frame.type == FRAME_EPOCH_BEGIN)
+			lanes_begin(link->lanes, frame.epoch);
 	}
 	link->parsing = false;
 	if (link->dead) {
@@ -418,9 +397,9 @@ static void link_received(void *arg, int res)
 
 		if (fault)
 			snprintf(why, sizeof(why), "%s", fault);
-		else if (res == 0 || (res == -ECONNRESET && !link->rx_seq))
+		else if (res == 0 || (res == -ECONNRESET && !link->in.seq))
 			snprintf(why, sizeof(why), "it closed the connection%s",
-				 link->keyless && !link->rx_seq ? ": does it want a --key?" : "");
+				 link->keyless && !link->in.seq ? ": does it want a --key?" : "");
 		else if (res == -EBADMSG)
 			snprintf(why, sizeof(why), "what it sent was changed on the way");
 		else
@@ -429,12 +408,15 @@ static void link_received(void *arg, int res)
 		return;
 	}
 	link->last_rx = loop_now();
-	link->rx_to += (size_t)res;
+	inbox_add(&link->in, (size_t)res);
 	link_parse(link);
 }
 
 static void link_recv_more(struct link *link)
 {
+	size_t len;
+	void *room;
+
 	if (link->rx_busy)
 		return;
 	/*
@@ -443,18 +425,14 @@ static void link_recv_more(struct link *link)
 	 * and the kernel's TLS tells the reset before it shows what came before).
 	 */
 	if (link->flushing)
-		link->rx_from = link->rx_to;
-	if (link->rx_from == link->rx_to) {
-		link->rx_from = 0;
-		link->rx_to = 0;
-	} else if (link->rx_from && LINK_RX_BYTES - link->rx_from < FRAME_MAX) {
-		memmove(link->rx, link->rx + link->rx_from, link->rx_to - link->rx_from);
-		link->rx_to -= link->rx_from;
-		link->rx_from = 0;
+		inbox_drop(&link->in);
+	room = inbox_room(&link->in, &len);
+	if (!room) {
+		link_down(link, "out of memory");
+		return;
 	}
 	link->rx_busy = true;
-	link->ops->recv(link->wire, link->rx + link->rx_to, LINK_RX_BYTES - link->rx_to,
-			link_received, link);
+	link->ops->recv(link->wire, room, len, link_received, link);
 }
 
 static struct link *link_new(struct loop *loop, const struct link_ops *ops,
@@ -464,9 +442,8 @@ static struct link *link_new(struct loop *loop, const struct link_ops *ops,
 
 	if (!link)
 		return NULL;
-	link->rx = mmap(NULL, LINK_RX_BYTES, PROT_READ | PROT_WRITE,
-			MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (link->rx == MAP_FAILED) {
+	link->in.at = landing_get();
+	if (!link->in.at) {
 		free(link);
 		return NULL;
 	}
@@ -474,7 +451,10 @@ static struct link *link_new(struct loop *loop, const struct link_ops *ops,
 	link->ops = ops;
 	link->handlers = handlers;
 	link->arg = arg;
-	link->tx_last = &link->tx_first;
+	link->out.ops = ops;
+	link->out.sent = link_sent;
+	link->out.back = link_back;
+	link->out.arg = link;
 	link->tick.fn = link_tick;
 	link->tick.arg = link;
 	link->beat.iov = link->beat_iov;
@@ -514,7 +494,7 @@ static void link_secured(void *arg, const char *why)
 	if (link->dialled)
 		link->handlers->up(link->arg);
 	else
-		link_send_next(link);
+		outbox_send(&link->out);
 }
 
 static void link_connected(void *arg, int res)
@@ -553,6 +533,7 @@ struct link *link_connect(struct loop *loop, const struct link_ops *ops,
 		link_free(link);
 		return NULL;
 	}
+	link->out.wire = link->wire;
 	link->flush.fn = link_connect_late;
 	loop_timer_set(loop, &link->flush, LINK_CONNECT_NS);
 	return link;
@@ -569,6 +550,7 @@ struct link *link_adopt(struct loop *loop, const struct link_ops *ops,
 		return NULL;
 	}
 	link->wire = wire;
+	link->out.wire = wire;
 	snprintf(link->peer, sizeof(link->peer), "%s", peer);
 	link->connecting = true;
 	if (!ops->secure(wire, false, link_secured, link)) {
@@ -576,6 +558,68 @@ struct link *link_adopt(struct loop *loop, const struct link_ops *ops,
 		return NULL;
 	}
 	return link;
+}
+
+/* ---- streams ---- */
+
+static void link_lane_frame(void *arg, const struct frame *frame)
+{
+	struct link *link = arg;
+
+	if (!link->flushing)
+		link->handlers->frame(link->arg, frame);
+}
+
+static void link_lanes_lost(void *arg, const char *why)
+{
+	struct link *link = arg;
+
+	if (link->handlers->lanes_lost)
+		link->handlers->lanes_lost(link->arg, why);
+}
+
+static const struct lanes_handlers link_lanes_handlers = {
+	.frame	= link_lane_frame,
+	.lost	= link_lanes_lost,
+	.closed	= link_back,
+};
+
+static bool link_make_lanes(struct link *link)
+{
+	if (link->dead || link->lanes)
+		return false;
+	link->lanes = lanes_new(link->loop, &link_lanes_handlers, link);
+	return link->lanes;
+}
+
+int link_offer_lanes(struct link *link, uint8_t *token)
+{
+	return link_make_lanes(link) ? lanes_offer(link->lanes, token) : -ENOMEM;
+}
+
+bool link_adopt_lane(struct link *link, struct link *lane, const struct frame *frame)
+{
+	return lanes_adopt(link->lanes, lane, frame);
+}
+
+bool link_dial_lanes(struct link *link, const struct link_addr *addr, unsigned int nr,
+		     const uint8_t *token, void (*done)(void *arg, const char *why), void *arg)
+{
+	if (!link_make_lanes(link))
+		return false;
+	lanes_dial(link->lanes, link->ops, addr, nr, token, done, arg);
+	return true;
+}
+
+unsigned int link_lanes(const struct link *link)
+{
+	return lanes_open(link->lanes);
+}
+
+void link_give_to(struct link *link, const struct link_handlers *handlers, void *arg)
+{
+	link->handlers = handlers;
+	link->arg = arg;
 }
 
 static void link_flush_late(void *arg)
@@ -593,7 +637,8 @@ void link_close_soon(struct link *link)
 	loop_timer_cancel(link->loop, &link->tick);
 	link->flush.fn = link_flush_late;
 	loop_timer_set(link->loop, &link->flush, LINK_FLUSH_NS);
-	if (!link->tx_first)
+	lanes_close(link->lanes);
+	if (outbox_empty(&link->out))
 		link->ops->finish(link->wire);
 	if (!link->parsing)	/* else the parser does, when it is done */
 		link_recv_more(link);

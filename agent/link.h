@@ -24,6 +24,8 @@
 
 #define LINK_PORT_DEFAULT	7788
 #define LINK_PEER_LEN		80
+/* The most streams that one link can have. */
+#define LINK_LANES_MAX		8u
 
 /**
  * struct link_addr - where a link goes to, or listens
@@ -51,6 +53,20 @@ struct link_wire;
 struct link_door;
 
 /**
+ * struct link_out - a frame that a transport sends
+ * @sent: all of it is with the transport, 0, or -errno: it never will be. The next may be
+ *        given, from within
+ * @back: its memory is not read any more. After @sent, and in any case, unless the wire is
+ *        closed before; may end the wire
+ * @holds: the transport's
+ */
+struct link_out {
+	void (*sent)(struct link_out *out, int res);
+	void (*back)(struct link_out *out);
+	unsigned int holds;
+};
+
+/**
  * struct link_ops - a transport
  * @name:    what --link calls it
  * @resolve: "ADDR[:PORT]" to an address; false with a sentence in @why
@@ -62,14 +78,15 @@ struct link_door;
  * @secure:  comes first on a connection: makes sure of the other side, and that nobody
  *           else reads or changes what is sent, where there is a key; @dialled: we
  *           connected. @done gets NULL, maybe from within, or a sentence. False: no memory
- * @send:    sends all of @iov; one at a time; @done gets 0 or -errno. @iov and
- *           what it points to must stay until then
+ * @send:    sends all of @iov; one at a time, see struct link_out. @iov and what it points
+ *           to must stay until @out->back
  * @recv:    receives some bytes; one at a time; @done gets their number, 0 at the
  *           end, or -errno
  * @rate:    bytes a second that it carries, as far as is known; 0: not
  * @finish:  nothing more is sent; the other side sees the end behind what was
- * @shut:    makes connect, secure, send and recv under way end soon
- * @close:   frees; nothing may be under way
+ * @shut:    makes connect, secure, send and recv under way end soon, and hands back what
+ *           it can
+ * @close:   frees; nothing may be under way. What was not handed back never will be
  * @ends:    our address and the peer's; false: it has none any more
  *
  * The rest is NULL where pages have no way of their own, see link_offer():
@@ -90,8 +107,7 @@ struct link_ops {
 				     loop_fn done, void *arg, struct why *why);
 	bool (*secure)(struct link_wire *wire, bool dialled,
 		       void (*done)(void *arg, const char *why), void *arg);
-	void (*send)(struct link_wire *wire, struct iovec *iov, int n,
-		     loop_fn done, void *arg);
+	void (*send)(struct link_wire *wire, struct iovec *iov, int n, struct link_out *out);
 	void (*recv)(struct link_wire *wire, void *buf, size_t len,
 		     loop_fn done, void *arg);
 	uint64_t (*rate)(struct link_wire *wire);
@@ -120,18 +136,26 @@ const struct link_ops *link_named(const char *name);
  * struct link_tx - a frame to be sent; belongs to the caller until @done
  * @iov:  @iov[0] is left for the header, the payload follows
  * @n:    parts, the header's included
- * @done: called once: all is sent, or (@sent false) never will be
- * @head: the header, private to the link
- * @next: private to the link
+ * @sent: called once, before @done, where all of it is with the transport, which may read
+ *        it still; NULL: nobody wants to know. Not where it never gets there
+ * @done: called once: it is the caller's again. @whole: all was sent; else it may never be
+ *
+ * The rest is private to the link.
  */
 struct link_tx {
 	struct iovec *iov;
 	int n;
-	void (*done)(struct link_tx *tx, bool sent);
+	void (*sent)(struct link_tx *tx);
+	void (*done)(struct link_tx *tx, bool whole);
+
 	struct frame_header head;
+	struct link_out out;
+	struct outbox *box;
 	struct link_tx *next;
+	bool whole;
 };
 
+struct outbox;
 struct link;
 
 /**
@@ -143,12 +167,15 @@ struct link;
  *          once, never after link_close()
  * @closed: after @down or link_close(): every link_tx is back, the link is about to
  *          be freed and must be forgotten
+ * @lanes_lost: its streams are gone, and with them pages, but not the other side; a
+ *          sentence. NULL: nobody wants to know
  */
 struct link_handlers {
 	void (*up)(void *arg);
 	bool (*frame)(void *arg, const struct frame *frame);
 	void (*down)(void *arg, const char *why);
 	void (*closed)(void *arg);
+	void (*lanes_lost)(void *arg, const char *why);
 };
 
 /* Connects. Returns NULL with a sentence in @why. */
@@ -169,9 +196,11 @@ struct link *link_adopt(struct loop *loop, const struct link_ops *ops,
  */
 void link_watch(struct link *link, uint64_t beat_ns, uint64_t timeout_ns);
 
-/* Queues a frame. Returns its checksum, for frame_digest(). */
+/* Queues a frame. Returns its checksum, for frame_digest_add(). */
 uint64_t link_send(struct link *link, struct link_tx *tx,
 		   enum frame_type type, uint64_t epoch);
+/* Bytes that wait to be sent, or are being sent. */
+uint64_t link_waiting(const struct link *link);
 /*
  * Queues a small frame made of a copy of @payload (FRAME_JSON_MAX at most).
  * Allocates: not for use while the guest stands.
@@ -225,6 +254,33 @@ bool link_direct(const struct link *link, uint64_t *bytes);
 /* Why there is none, for whoever asks later: a sentence of the owner's, or of the transport. */
 void link_keep_why(struct link *link, const char *why);
 const char *link_why(const struct link *link);
+
+/*
+ * The accepting side: the link may have streams from now on; @token: what the other side
+ * needs for that, FRAME_TOKEN_BYTES. Returns 0 or -errno.
+ */
+int link_offer_lanes(struct link *link, uint8_t *token);
+/*
+ * Another connection wants to be one, by @frame, a JOIN. False: it may not. Else it belongs
+ * to @link, whose owner gets its frames.
+ */
+bool link_adopt_lane(struct link *link, struct link *lane, const struct frame *frame);
+/**
+ * link_dial_lanes() - the connecting side: makes streams, that PAGES frames go by
+ * @addr:  of the other side; stays as long as the link
+ * @nr:    1 to LINK_LANES_MAX
+ * @token: what it has offered
+ * @done:  called once, maybe from within, but not after link_close(): NULL, or a sentence:
+ *         there are none then
+ *
+ * Returns false where there is no memory; @done is not called then.
+ */
+bool link_dial_lanes(struct link *link, const struct link_addr *addr, unsigned int nr,
+		     const uint8_t *token, void (*done)(void *arg, const char *why), void *arg);
+/* How many streams pages go by; 0: they go over the link itself. */
+unsigned int link_lanes(const struct link *link);
+/* It belongs to somebody else from here on. */
+void link_give_to(struct link *link, const struct link_handlers *handlers, void *arg);
 
 /* Ends the connection now. @closed follows, later or from within. */
 void link_close(struct link *link);

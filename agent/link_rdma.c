@@ -35,12 +35,13 @@ struct link_wire {
 	/* The frame that is being placed. */
 	struct iovec *iov;
 	int n;
-	loop_fn send_done;	/* NULL: none is */
-	void *send_arg;
-	bool on_tcp;		/* it, or its rest, is on its way */
+	struct link_out *out;	/* NULL: none is */
+	struct link_out rest_out;	/* of the rest of it, on the connection */
+	int rest_res;
+	bool on_tcp;		/* the rest is on its way */
 	bool split;		/* its data is, or was */
 	uint64_t number;	/* of its data */
-	struct placed_out out;
+	struct placed_out placed;
 
 	/* What is received; only of a connection that was accepted. */
 	struct placed_in in;
@@ -187,28 +188,44 @@ static void rdma_lose(struct link_wire *wire, const char *why)
 
 /* ---- sending ---- */
 
-static void rdma_send_end(struct link_wire *wire, int res)
+static struct link_wire *rdma_of_rest(struct link_out *out)
 {
-	loop_fn done = wire->send_done;
-
-	wire->send_done = NULL;
-	done(wire->send_arg, res);
+	return (struct link_wire *)((char *)out - offsetof(struct link_wire, rest_out));
 }
 
-static void rdma_sent(void *arg, int res);
+/* The next one is for rdma_rest_back(): until then the rest's memory is in use. */
+static void rdma_rest_sent(struct link_out *out, int res)
+{
+	rdma_of_rest(out)->rest_res = res;
+}
+
+/* The device has read the data, and the connection the rest. May be the end of the wire. */
+static void rdma_rest_back(struct link_out *rest)
+{
+	struct link_wire *wire = rdma_of_rest(rest);
+	struct link_out *out = wire->out;
+
+	wire->on_tcp = false;
+	wire->out = NULL;
+	out->sent(out, wire->rest_res);
+	out->back(out);
+}
 
 /* Its data is there: now the rest. */
 static void rdma_send_rest(struct link_wire *wire)
 {
 	loop_timer_cancel(wire->loop, &wire->stuck);
 	wire->on_tcp = true;
-	placed_split(&wire->out, wire->iov, wire->n, wire->number);
-	link_tcp.send(wire->tcp, wire->out.iov, PLACED_PARTS, rdma_sent, wire);
+	placed_split(&wire->placed, wire->iov, wire->n, wire->number);
+	wire->rest_out.sent = rdma_rest_sent;
+	wire->rest_out.back = rdma_rest_back;
+	link_tcp.send(wire->tcp, wire->placed.iov, PLACED_PARTS, &wire->rest_out);
 }
 
 /* Goes on with the frame where it can. */
 static void rdma_send_more(struct link_wire *wire)
 {
+	struct link_out *out;
 	struct qpair *q = wire->fabric ? fabric_qpair(wire->fabric) : NULL;
 
 	if (wire->on_tcp)
@@ -230,17 +247,10 @@ static void rdma_send_more(struct link_wire *wire)
 			rdma_send_rest(wire);
 		return;
 	}
-	wire->on_tcp = true;
-	link_tcp.send(wire->tcp, wire->iov, wire->n, rdma_sent, wire);
-}
-
-/* May be the end of the wire. */
-static void rdma_sent(void *arg, int res)
-{
-	struct link_wire *wire = arg;
-
-	wire->on_tcp = false;
-	rdma_send_end(wire, res);
+	/* As a whole, and the connection says what becomes of it. */
+	out = wire->out;
+	wire->out = NULL;
+	link_tcp.send(wire->tcp, wire->iov, wire->n, out);
 }
 
 /* The queue pair may give up later than the other side gives us up. */
@@ -252,18 +262,17 @@ static void rdma_stuck(void *arg)
 	rdma_send_more(wire);
 }
 
-static void rdma_send(struct link_wire *wire, struct iovec *iov, int n, loop_fn done, void *arg)
+static void rdma_send(struct link_wire *wire, struct iovec *iov, int n, struct link_out *out)
 {
 	if (!wire->dialled || !placed_can(iov, n) || !wire->fabric ||
 	    !fabric_joined(wire->fabric) ||
 	    !qpair_holds(fabric_qpair(wire->fabric), iov + 2, n - 2)) {
-		link_tcp.send(wire->tcp, iov, n, done, arg);
+		link_tcp.send(wire->tcp, iov, n, out);
 		return;
 	}
 	wire->iov = iov;
 	wire->n = n;
-	wire->send_done = done;
-	wire->send_arg = arg;
+	wire->out = out;
 	wire->split = false;
 	rdma_send_more(wire);
 }
@@ -401,7 +410,7 @@ static void rdma_recv(struct link_wire *wire, void *buf, size_t len, loop_fn don
 static void rdma_go_on(struct link_wire *wire)
 {
 	if (wire->dialled) {
-		if (wire->send_done)
+		if (wire->out)
 			rdma_send_more(wire);
 		return;
 	}

@@ -15,6 +15,17 @@
 #include "tls.h"
 
 #define LINK_HOST_MAX	60
+/* Less than this is copied: that costs less than being told when it is not needed any more. */
+#define TCP_LEND_MIN	(16u << 10)
+/* Frames whose memory the kernel reads at a time; beyond them a frame is copied. */
+#define TCP_LENDS	64u
+
+/* Memory that the kernel reads, though it was sent: until the other side's TCP has it. */
+struct tcp_lend {
+	struct link_wire *wire;
+	struct link_out *out;	/* NULL: the wire was closed meanwhile */
+	struct tcp_lend *next;
+};
 
 struct link_wire {
 	struct loop *loop;
@@ -23,8 +34,11 @@ struct link_wire {
 	const struct key *key;
 	int flags;		/* of every send */
 	struct msghdr msg;
-	loop_fn send_done;
-	void *send_arg;
+	struct link_out *out;	/* what is being sent */
+	bool lends;		/* without a copy, where it is worth it */
+	unsigned int lent;
+	struct tcp_lend *free;
+	struct tcp_lend lend[TCP_LENDS];
 };
 
 struct link_door {
@@ -131,16 +145,24 @@ static void tcp_tune(int fd)
 static struct link_wire *tcp_wire(struct loop *loop, int fd, const struct key *key)
 {
 	struct link_wire *wire = calloc(1, sizeof(*wire));
+	unsigned int i;
 
 	if (!wire) {
 		close(fd);
 		return NULL;
+	}
+	for (i = 0; i < TCP_LENDS; i++) {
+		wire->lend[i].wire = wire;
+		wire->lend[i].next = wire->free;
+		wire->free = &wire->lend[i];
 	}
 	wire->loop = loop;
 	wire->fd = fd;
 	wire->key = key;
 	/* The kernel's TLS does not know MSG_WAITALL, see tls_sw_sendmsg() in net/tls. */
 	wire->flags = key ? MSG_NOSIGNAL : MSG_NOSIGNAL | MSG_WAITALL;
+	/* Nor does it send without a copy: what it encrypts it has to write somewhere. */
+	wire->lends = !key && loop_has_zc(loop);
 	tcp_tune(fd);
 	return wire;
 }
@@ -238,6 +260,22 @@ static bool tcp_secure(struct link_wire *wire, bool dialled,
 	return true;
 }
 
+/* One reason less for the frame to be kept; may end the wire. */
+static void tcp_put(struct link_out *out)
+{
+	if (!--out->holds)
+		out->back(out);
+}
+
+static void tcp_send_end(struct link_wire *wire, int res)
+{
+	struct link_out *out = wire->out;
+
+	wire->out = NULL;
+	out->sent(out, res);
+	tcp_put(out);
+}
+
 static void tcp_sent(void *arg, int res)
 {
 	struct link_wire *wire = arg;
@@ -247,7 +285,7 @@ static void tcp_sent(void *arg, int res)
 	if (res == -EINTR || res == -EAGAIN)
 		res = 0;
 	if (res < 0) {
-		wire->send_done(wire->send_arg, res);
+		tcp_send_end(wire, res);
 		return;
 	}
 	n = (size_t)res;
@@ -257,21 +295,63 @@ static void tcp_sent(void *arg, int res)
 		msg->msg_iovlen--;
 	}
 	if (!msg->msg_iovlen) {
-		wire->send_done(wire->send_arg, 0);
+		tcp_send_end(wire, 0);
 		return;
 	}
 	msg->msg_iov->iov_base = (uint8_t *)msg->msg_iov->iov_base + n;
 	msg->msg_iov->iov_len -= n;
+	/* Each part that is lent is told of by itself: one is enough. */
 	loop_sendmsg(wire->loop, wire->fd, msg, wire->flags, tcp_sent, wire);
 }
 
-static void tcp_send(struct link_wire *wire, struct iovec *iov, int n,
-		     loop_fn done, void *arg)
+static void tcp_lent(void *arg, int res)
 {
+	struct tcp_lend *lend = arg;
+
+	/* So much memory cannot be pinned (RLIMIT_MEMLOCK): copies can be made. */
+	if (res == -ENOMEM || res == -ENOBUFS) {
+		lend->wire->lends = false;
+		res = 0;
+	}
+	tcp_sent(lend->wire, res);
+}
+
+static void tcp_gone(void *arg)
+{
+	struct tcp_lend *lend = arg;
+	struct link_wire *wire = lend->wire;
+	struct link_out *out = lend->out;
+
+	lend->out = NULL;
+	lend->next = wire->free;
+	wire->free = lend;
+	wire->lent--;
+	if (out)
+		tcp_put(out);
+	else if (!wire->lent)
+		free(wire);
+}
+
+static void tcp_send(struct link_wire *wire, struct iovec *iov, int n, struct link_out *out)
+{
+	struct tcp_lend *lend = wire->free;
+	size_t bytes = 0;
+	int i;
+
 	wire->msg = (struct msghdr) { .msg_iov = iov, .msg_iovlen = (size_t)n };
-	wire->send_done = done;
-	wire->send_arg = arg;
-	loop_sendmsg(wire->loop, wire->fd, &wire->msg, wire->flags, tcp_sent, wire);
+	wire->out = out;
+	out->holds = 1;
+	for (i = 0; i < n; i++)
+		bytes += iov[i].iov_len;
+	if (!wire->lends || !lend || bytes < TCP_LEND_MIN) {
+		loop_sendmsg(wire->loop, wire->fd, &wire->msg, wire->flags, tcp_sent, wire);
+		return;
+	}
+	wire->free = lend->next;
+	wire->lent++;
+	lend->out = out;
+	out->holds++;
+	loop_sendmsg_zc(wire->loop, wire->fd, &wire->msg, wire->flags, tcp_lent, tcp_gone, lend);
 }
 
 static void tcp_recv(struct link_wire *wire, void *buf, size_t len, loop_fn done, void *arg)
@@ -297,13 +377,27 @@ static void tcp_finish(struct link_wire *wire)
 
 static void tcp_shut(struct link_wire *wire)
 {
+	const struct sockaddr none = { .sa_family = AF_UNSPEC };
+
+	/*
+	 * What is lent comes back when the kernel has nothing more to send: not at
+	 * shutdown(2), but when the connection is reset.
+	 */
+	if (wire->lent)
+		connect(wire->fd, &none, sizeof(none));
 	shutdown(wire->fd, SHUT_RDWR);
 }
 
+/* A device that stands may have some of what is lent: nobody waits for it. */
 static void tcp_close(struct link_wire *wire)
 {
+	unsigned int i;
+
 	close(wire->fd);
-	free(wire);
+	for (i = 0; i < TCP_LENDS; i++)
+		wire->lend[i].out = NULL;
+	if (!wire->lent)
+		free(wire);
 }
 
 static bool tcp_ends(struct link_wire *wire, struct sockaddr_storage *ours,

@@ -15,10 +15,11 @@
 #include "loop.h"
 
 #define LOOP_ENTRIES	256u
-#define LOOP_OPS	256u
+#define LOOP_OPS	512u
 
 struct loop_op {
 	loop_fn fn;
+	void (*gone)(void *arg);	/* of a send without a copy */
 	void *arg;
 	struct loop_op *next;
 };
@@ -30,6 +31,7 @@ struct loop {
 	unsigned int in_flight;
 	struct loop_timer *timers;
 	bool stop;
+	bool zc;
 };
 
 uint64_t loop_now(void)
@@ -40,25 +42,36 @@ uint64_t loop_now(void)
 	return (uint64_t)ts.tv_sec * NSEC_PER_SEC + (uint64_t)ts.tv_nsec;
 }
 
+static bool loop_probe_zc(struct loop *loop)
+{
+	struct io_uring_probe *probe = io_uring_get_probe_ring(&loop->ring);
+	bool has = probe && io_uring_opcode_supported(probe, IORING_OP_SENDMSG_ZC);
+
+	io_uring_free_probe(probe);
+	return has;
+}
+
 /* What a ring does passes no seccomp filter (confine.h): it gets a list of its own. */
 static int loop_restrict(struct loop *loop)
 {
 	static const uint8_t ops[] = {
 		IORING_OP_POLL_ADD, IORING_OP_ACCEPT, IORING_OP_CONNECT, IORING_OP_RECV,
-		IORING_OP_SENDMSG, IORING_OP_ASYNC_CANCEL,
+		IORING_OP_SENDMSG, IORING_OP_ASYNC_CANCEL, IORING_OP_SENDMSG_ZC,
 	};
+	/* The last one cannot be named where it is not known. */
+	const unsigned int nr = sizeof(ops) - !loop->zc;
 	struct io_uring_restriction allowed[sizeof(ops)];
 	unsigned int i;
 	int err;
 
 	memset(allowed, 0, sizeof(allowed));
-	for (i = 0; i < sizeof(ops); i++) {
+	for (i = 0; i < nr; i++) {
 		allowed[i].opcode = IORING_RESTRICTION_SQE_OP;
 		allowed[i].sqe_op = ops[i];
 	}
 	/* By number: the wrappers of these two cannot be linked to in liburing 2.3. */
 	err = io_uring_register((unsigned int)loop->ring.ring_fd, IORING_REGISTER_RESTRICTIONS,
-				allowed, sizeof(ops));
+				allowed, nr);
 	return err ? err : io_uring_register((unsigned int)loop->ring.ring_fd,
 					     IORING_REGISTER_ENABLE_RINGS, NULL, 0);
 }
@@ -76,6 +89,7 @@ struct loop *loop_new(void)
 	if (err == -EINVAL)
 		err = io_uring_queue_init(LOOP_ENTRIES, &loop->ring, flags);
 	if (!err) {
+		loop->zc = loop_probe_zc(loop);
 		err = loop_restrict(loop);
 		if (err)
 			io_uring_queue_exit(&loop->ring);
@@ -128,6 +142,7 @@ static struct loop_op *loop_op_get(struct loop *loop, loop_fn fn, void *arg)
 	}
 	loop->free = op->next;
 	op->fn = fn;
+	op->gone = NULL;
 	op->arg = arg;
 	loop->in_flight++;
 	return op;
@@ -195,6 +210,23 @@ struct loop_op *loop_sendmsg(struct loop *loop, int fd, const struct msghdr *msg
 	return op;
 }
 
+struct loop_op *loop_sendmsg_zc(struct loop *loop, int fd, const struct msghdr *msg, int flags,
+				loop_fn fn, void (*gone)(void *arg), void *arg)
+{
+	struct loop_op *op = loop_op_get(loop, fn, arg);
+	struct io_uring_sqe *sqe = loop_sqe(loop);
+
+	op->gone = gone;
+	io_uring_prep_sendmsg_zc(sqe, fd, msg, (unsigned int)flags);
+	io_uring_sqe_set_data(sqe, op);
+	return op;
+}
+
+bool loop_has_zc(const struct loop *loop)
+{
+	return loop->zc;
+}
+
 void loop_cancel(struct loop *loop, struct loop_op *op)
 {
 	struct io_uring_sqe *sqe;
@@ -253,6 +285,22 @@ static void loop_run_timers(struct loop *loop)
 	}
 }
 
+/* @op has ended, or (@more) its memory is still read and another completion tells when not. */
+static void loop_complete(struct loop *loop, struct loop_op *op, int res, bool more)
+{
+	void (*gone)(void *arg) = more ? NULL : op->gone;
+	loop_fn fn = op->fn;
+	void *arg = op->arg;
+
+	op->fn = NULL;
+	if (!more)
+		loop_op_put(loop, op);
+	if (fn)
+		fn(arg, res);
+	if (gone)
+		gone(arg);
+}
+
 /* Returns how many completions there were. */
 static unsigned int loop_reap(struct loop *loop)
 {
@@ -261,21 +309,13 @@ static unsigned int loop_reap(struct loop *loop)
 
 	while (!io_uring_peek_cqe(&loop->ring, &cqe)) {
 		struct loop_op *op = io_uring_cqe_get_data(cqe);
+		bool more = cqe->flags & IORING_CQE_F_MORE;
 		int res = cqe->res;
 
 		io_uring_cqe_seen(&loop->ring, cqe);
 		n++;
-		if (!op)
-			continue;
-		if (op->fn) {
-			loop_fn fn = op->fn;
-			void *arg = op->arg;
-
-			loop_op_put(loop, op);
-			fn(arg, res);
-		} else {
-			loop_op_put(loop, op);
-		}
+		if (op)
+			loop_complete(loop, op, res, more);
 	}
 	return n;
 }

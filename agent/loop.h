@@ -79,6 +79,14 @@ struct loop_op *loop_recv(struct loop *loop, int fd, void *buf, size_t len,
 			  loop_fn fn, void *arg);
 struct loop_op *loop_sendmsg(struct loop *loop, int fd, const struct msghdr *msg,
 			     int flags, loop_fn fn, void *arg);
+/*
+ * The same without a copy: the kernel reads what @msg points to until @gone, which is called
+ * once, after @fn, whatever that was told. ENOMEM or ENOBUFS: as a copy it may work.
+ */
+struct loop_op *loop_sendmsg_zc(struct loop *loop, int fd, const struct msghdr *msg, int flags,
+				loop_fn fn, void (*gone)(void *arg), void *arg);
+/* Whether the kernel has loop_sendmsg_zc(): Linux 6.1. */
+bool loop_has_zc(const struct loop *loop);
 
 /*
  * Cancels a poll, an accept or a connect: its @fn is not called any more. The

@@ -27,6 +27,7 @@ const char options_usage[] =
 "  --key FILE           the key that both hosts have, see keygen (" KEY_FILE_DEFAULT ")\n"
 "  --link HOW           'tcp'; or 'rdma': pages by RDMA, not encrypted, the rest as with\n"
 "                       tcp. Both sides; where one cannot, pages go by TCP (tcp)\n"
+"  --streams N          TCP connections that pages go by, 1 to 8 (1)\n"
 "  --insecure           without a key: nothing is encrypted, and anybody can be the other side\n"
 "  --interval MS        a checkpoint at most this often (100)\n"
 "  --timeout MS         silence of the other side that counts as its loss (2000)\n"
@@ -76,6 +77,7 @@ enum {
 	OPT_COMPRESS,
 	OPT_DELTA_CACHE,
 	OPT_SYNC_RATE,
+	OPT_STREAMS,
 	OPT_MAX_EPOCH,
 	OPT_JSON,
 	OPT_YES,
@@ -104,6 +106,7 @@ static const struct option long_options[] = {
 	{ "compress",		required_argument,	NULL, OPT_COMPRESS },
 	{ "delta-cache-mib",	required_argument,	NULL, OPT_DELTA_CACHE },
 	{ "sync-mib-per-s",	required_argument,	NULL, OPT_SYNC_RATE },
+	{ "streams",		required_argument,	NULL, OPT_STREAMS },
 	{ "max-epoch-mib",	required_argument,	NULL, OPT_MAX_EPOCH },
 	{ "json",		required_argument,	NULL, OPT_JSON },
 	{ "yes",		no_argument,		NULL, OPT_YES },
@@ -197,7 +200,7 @@ static int options_check(const struct options *options, const char *to, const ch
 		allowed |= serving | 1u << OPT_TO | 1u << OPT_INTERVAL | 1u << OPT_MAX_STALL | 1u << OPT_RING_SLOTS |
 			   1u << OPT_WORKER_CPUS | 1u << OPT_COPY | 1u << OPT_SAME_PAGES |
 			   1u << OPT_COMPRESS | 1u << OPT_DELTA_CACHE |
-			   1u << OPT_SYNC_RATE;
+			   1u << OPT_SYNC_RATE | 1u << OPT_STREAMS;
 		break;
 	case OPTIONS_STANDBY:
 		allowed |= serving | 1u << OPT_STANDBY | 1u << OPT_LISTEN |
@@ -222,6 +225,8 @@ static int options_check(const struct options *options, const char *to, const ch
 	if (options->verb == OPTIONS_STANDBY && !listen)
 		return why_set(why, EINVAL,
 			       "--listen ADDR[:PORT] is missing: where to wait for the primary");
+	if (seen & 1u << OPT_STREAMS && options->ops != &link_tcp)
+		return why_set(why, EINVAL, "--streams goes with --link tcp");
 	if (options->key && options->insecure)
 		return why_set(why, EINVAL, "--key and --insecure contradict each other");
 	if (!options->vm && options->verb != OPTIONS_STATUS && options->verb != OPTIONS_PROMOTE &&
@@ -243,6 +248,7 @@ int options_parse(struct options *options, int argc, char **argv, struct why *wh
 		.attach_flags = VMREPL_ATTACH_HASH,
 		.freeze_flags = VMREPL_FREEZE_COW,
 		.delta_cache = 64u << 20,
+		.streams = 1,
 		.timeout_ns = 2000 * NSEC_PER_MSEC,
 		.fence_delay_ns = 500 * NSEC_PER_MSEC,
 	};
@@ -335,6 +341,10 @@ int options_parse(struct options *options, int argc, char **argv, struct why *wh
 		case OPT_SYNC_RATE:
 			err = options_number("sync-mib-per-s", optarg, 1, 1u << 20, &v, why);
 			options->sync_rate = v << 20;
+			break;
+		case OPT_STREAMS:
+			err = options_number("streams", optarg, 1, LINK_LANES_MAX, &v, why);
+			options->streams = (unsigned int)v;
 			break;
 		case OPT_MAX_EPOCH:
 			err = options_number("max-epoch-mib", optarg, 1, 1u << 24, &v, why);

@@ -56,6 +56,7 @@ enum options_break {
  * @compress:      which pages go in fewer bytes
  * @delta_cache:   bytes of pages kept, to send what differs from them; 0: none
  * @sync_rate:     primary: most that a first sync takes of the link, bytes a second; 0: all
+ * @streams:       primary: connections that pages go by
  * @max_epoch:     standby: largest epoch, bytes; 0: from the RAM size
  * @json:          file for events, or NULL
  * @yes:           promote without asking
@@ -81,6 +82,7 @@ struct options {
 	enum encoder_mode compress;
 	uint64_t delta_cache;
 	uint64_t sync_rate;
+	unsigned int streams;
 	uint64_t max_epoch;
 	const char *json;
 	bool yes;

@@ -13,10 +13,17 @@
 
 /* The standby may be busy with its own set-up. */
 #define PEER_PREPARE_NS	(60 * NSEC_PER_SEC)
+#define PEER_STREAMLESS_NS	(NSEC_PER_SEC / 2)
+
+static void peer_cancel(struct peer *peer)
+{
+	loop_timer_cancel(peer->loop, &peer->answer);
+	loop_timer_cancel(peer->loop, &peer->streamless);
+}
 
 static void peer_end(struct peer *peer, const char *why)
 {
-	loop_timer_cancel(peer->loop, &peer->answer);
+	peer_cancel(peer);
 	peer->joining = false;
 	link_close(peer->link);
 	peer->lost(peer->arg, why);
@@ -114,16 +121,20 @@ static void peer_accepted(struct peer *peer, const struct frame *frame)
 	peer->count_began = loop_now();
 	if (!peer->counting)
 		peer_drop_sums(peer);
-	peer->joining = carrier_join(peer->link, peer->beat_ns * 8, &theirs, peer->hello, peer_joined,
-				     peer);
-	peer_ready(peer);
+	/* @joining first: that may be over at once. */
+	peer->joining = true;
+	if (!carrier_join(peer->link, &peer->options->addr, peer->beat_ns * 8, &theirs,
+			  peer->hello, peer_joined, peer)) {
+		peer->joining = false;
+		peer_ready(peer);
+	}
 }
 
 static void peer_left(struct peer *peer, const struct frame *frame)
 {
 	char text[FRAME_TEXT_MAX + 1];
 
-	loop_timer_cancel(peer->loop, &peer->answer);
+	peer_cancel(peer);
 	peer->counting = false;
 	peer->joining = false;
 	frame_get_text(frame, text, sizeof(text));
@@ -166,7 +177,7 @@ static bool peer_frame(void *arg, const struct frame *frame)
 	case FRAME_BYE_ACK:
 		if (!peer->leaving)
 			break;
-		loop_timer_cancel(peer->loop, &peer->answer);
+		peer_cancel(peer);
 		peer->freed(peer->arg);
 		link_close(peer->link);
 		return true;
@@ -182,7 +193,7 @@ static void peer_down(void *arg, const char *why)
 {
 	struct peer *peer = arg;
 
-	loop_timer_cancel(peer->loop, &peer->answer);
+	peer_cancel(peer);
 	peer->joining = false;
 	peer->lost(peer->arg, why);
 }
@@ -191,7 +202,7 @@ static void peer_closed(void *arg)
 {
 	struct peer *peer = arg;
 
-	loop_timer_cancel(peer->loop, &peer->answer);
+	peer_cancel(peer);
 	peer->link = NULL;
 	peer->agreed = false;
 	peer->leaving = false;
@@ -200,11 +211,30 @@ static void peer_closed(void *arg)
 	peer->closed(peer->arg);
 }
 
+/* A moment later the connection itself would have shown if it is the standby that is lost. */
+static void peer_broken(void *arg)
+{
+	struct peer *peer = arg;
+
+	peer->broken(peer->arg, peer->why.text);
+}
+
+static void peer_lanes_lost(void *arg, const char *why)
+{
+	struct peer *peer = arg;
+
+	if (!peer->agreed || peer->leaving)
+		return;
+	why_set(&peer->why, 0, "the streams of pages were lost: %s", why);
+	loop_timer_set(peer->loop, &peer->streamless, PEER_STREAMLESS_NS);
+}
+
 static const struct link_handlers peer_handlers = {
 	.up	= peer_up,
 	.frame	= peer_frame,
 	.down	= peer_down,
 	.closed	= peer_closed,
+	.lanes_lost = peer_lanes_lost,
 };
 
 /* Heartbeats may come on time while what we send crawls. */
@@ -220,6 +250,8 @@ void peer_connect(struct peer *peer, struct loop *loop)
 	peer->loop = loop;
 	peer->answer.fn = peer_no_answer;
 	peer->answer.arg = peer;
+	peer->streamless.fn = peer_broken;
+	peer->streamless.arg = peer;
 	peer->link = link_connect(loop, peer->options->ops, &peer->options->addr,
 				  &peer_handlers, peer, &why);
 	if (!peer->link)
@@ -232,6 +264,7 @@ bool peer_leave(struct peer *peer, enum frame_bye_reason reason, const char *tex
 		peer_close(peer);
 		return false;
 	}
+	peer_cancel(peer);
 	peer->leaving = true;
 	peer->joining = false;
 	link_watch(peer->link, peer->options->timeout_ns / 8, peer->options->timeout_ns);

@@ -32,6 +32,7 @@
  * @left:    it said BYE: it will not take over, whatever comes. @lost follows
  * @freed:   it has answered our BYE. @closed follows
  * @lost:    the connection has ended, in any other way than peer_close(): a sentence
+ * @broken:  it lives, but pages have got lost on the way to it: a sentence
  * @closed:  nothing of the connection is left
  * @arg:     given to all
  * @hello:   what it is told of us; the owner's
@@ -48,6 +49,7 @@ struct peer {
 	void (*left)(void *arg, enum frame_bye_reason reason);
 	void (*freed)(void *arg);
 	void (*lost)(void *arg, const char *why);
+	void (*broken)(void *arg, const char *why);
 	void (*closed)(void *arg);
 	void *arg;
 	const struct hello *hello;
@@ -65,6 +67,8 @@ struct peer {
 	uint64_t beat_ns;
 	bool leaving;		/* BYE is said */
 	struct loop_timer answer;	/* to it */
+	struct loop_timer streamless;
+	struct why why;			/* @broken's */
 };
 
 /* Begins a connection; there is none. @lost may be called from within. */

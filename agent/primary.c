@@ -521,6 +521,7 @@ static int primary_open(struct primary *p, struct why *why)
 	p->peer.left = primary_left;
 	p->peer.freed = primary_freed;
 	p->peer.lost = primary_lost;
+	p->peer.broken = primary_again;
 	p->peer.closed = primary_closed;
 	p->peer.arg = p;
 	p->peer.hello = &p->vmm.hello;

@@ -66,6 +66,8 @@ uint8_t *ring_data(const struct ring *ring, uint64_t i)
 void ring_take(struct ring *ring, uint64_t n)
 {
 	ring->taken += n;
+	/* Read again by poll(), a call of this thread's. */
+	__atomic_store_n(&ring->map->seen, ring->taken, __ATOMIC_RELAXED);
 }
 
 bool ring_give(struct ring *ring, uint64_t upto)

@@ -49,7 +49,10 @@ uint64_t ring_ready(const struct ring *ring);
 const struct vmrepl_rec *ring_rec(const struct ring *ring, uint64_t i);
 /* Its page. */
 uint8_t *ring_data(const struct ring *ring, uint64_t i);
-/* Takes @n records; what they hold stays valid until given back. */
+/*
+ * Takes @n records; what they hold stays valid until given back. poll() waits for others
+ * from here on.
+ */
 void ring_take(struct ring *ring, uint64_t n);
 /*
  * Gives back all records before number @upto (a value @taken had). Returns true

@@ -310,6 +310,26 @@ static bool standby_frame(void *arg, struct visitor *v, const struct frame *fram
 	}
 }
 
+/* Another connection of the primary's, for pages. */
+static bool standby_join(void *arg, struct visitor *v, const struct frame *frame)
+{
+	struct standby *s = arg;
+
+	return s->primary && !s->left && !s->leaving &&
+	       link_adopt_lane(s->primary->link, v->link, frame);
+}
+
+/* It is not the primary that is lost: that one finds it out itself, and starts over. */
+static void standby_lanes_lost(void *arg, struct visitor *v, const char *why)
+{
+	struct standby *s = arg;
+
+	if (v != s->primary || s->left || s->leaving)
+		return;
+	report_warn("lost the streams of pages from %s: %s", s->peer, why);
+	report_event("streams-lost", "peer:s why:s", s->peer, why);
+}
+
 static void standby_down(void *arg, struct visitor *v, const char *why)
 {
 	struct standby *s = arg;
@@ -518,6 +538,8 @@ int standby_run(const struct options *options, struct loop *loop, struct fencer 
 		goto fail;
 	s.visitors.hello = standby_hello;
 	s.visitors.frame = standby_frame;
+	s.visitors.join = standby_join;
+	s.visitors.lanes_lost = standby_lanes_lost;
 	s.visitors.down = standby_down;
 	s.visitors.closed = standby_closed;
 	s.visitors.arg = &s;

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "landing.h"
 #include "ramhash.h"
 #include "report.h"
 #include "store.h"
@@ -97,12 +98,11 @@ int store_open(struct store *store, struct loop *loop, pid_t vm, uint64_t max_by
 	store->timer.fn = store_slice;
 	store->timer.arg = store;
 	ramblock_init(&store->theirs.blocks);
-	store->pool = epoch_pool_new(STORE_RESERVE);
-	if (!store->pool)
+	if (landing_reserve(STORE_RESERVE))
 		return why_set(why, ENOMEM, "no memory for the standby's buffers");
 	for (i = 0; i < 2; i++) {
-		store->epochs[i] = epoch_new(store->pool, &store->shape, target_apply,
-					     target_read, &store->target, early);
+		store->epochs[i] = epoch_new(&store->shape, target_apply, target_read,
+					     &store->target, early);
 		if (!store->epochs[i])
 			return why_set(why, ENOMEM, "no memory for the standby's buffers");
 	}
@@ -117,7 +117,7 @@ void store_close(struct store *store)
 	loop_timer_cancel(store->loop, &store->timer);
 	epoch_free(store->epochs[0]);
 	epoch_free(store->epochs[1]);
-	epoch_pool_free(store->pool);
+	landing_reserve(0);
 	free(store->state.data);
 	target_forget(&store->target);
 	hello_free(&store->theirs);

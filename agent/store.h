@@ -46,7 +46,6 @@ struct store {
 	uint64_t block_pages[RAMBLOCK_MAX];
 	struct epoch_shape shape;
 	uint64_t max_bytes;
-	struct epoch_pool *pool;
 	struct epoch *epochs[2];
 	struct epoch *collecting;	/* NULL: both are full */
 	struct epoch *applying;

@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * stream: the module is only polled while nothing is under way; otherwise what
- * comes back from the link is the reason to look at the rings again.
+ * stream: the module is only polled while nothing waits to be sent; otherwise that the link
+ * has taken something is the reason to look at the rings again, so that frames are large
+ * where it is slow.
+ *
+ * What the link has taken its transport may still read. So a ring's slots are given back in
+ * their order, and when the frames that they are in are back.
  */
 #include <errno.h>
 #include <poll.h>
@@ -36,13 +40,17 @@ struct stream_frame {
 	struct stream_room *room;	/* NULL: its pages go as they are */
 	uint32_t ring;			/* or STREAM_COPIES */
 	uint64_t upto;			/* records before this are done with it */
+	struct stream_frame *later;	/* the next one of its ring */
+	bool back;
+	bool waits;			/* for the link to take it */
 };
 
 /* Of one ring. */
 struct stream_ring {
 	bool ended;
 	uint64_t pages;			/* records of this epoch */
-	unsigned int under_way;		/* frames */
+	struct stream_frame *first;	/* frames under way, in the records' order */
+	struct stream_frame *last;
 };
 
 struct stream {
@@ -57,11 +65,12 @@ struct stream {
 	struct ramblock_table *blocks;
 	struct pagesums *held;
 	uint64_t epoch;
-	uint64_t digest;
+	struct frame_digest digest;
 	struct stream_totals totals;
 
 	struct stream_frame *free;
 	unsigned int under_way;
+	unsigned int waiting;		/* of these, for the link to take them */
 	struct stream_frame frames[STREAM_FRAMES];
 	struct stream_room *rooms;	/* free ones */
 	struct stream_room *rooms_mapped;
@@ -93,17 +102,25 @@ struct stream {
 
 static void stream_fill(struct stream *stream);
 
-/* Ends of an epoch, which no frame gives back. */
-static void stream_give_rest(struct stream *stream)
+/* All before @upto is needed by nobody. */
+static void stream_give(struct stream *stream, uint32_t index, uint64_t upto)
 {
-	unsigned int i;
+	/* The session may be another one by now, with other rings. */
+	if (index < stream->session->nr_rings &&
+	    ring_give(&stream->session->rings[index], upto))
+		session_kick(stream->session);
+}
 
-	for (i = 0; i < stream->session->nr_rings; i++) {
-		struct ring *ring = &stream->session->rings[i];
+/* Records that are in no frame were taken: they go with the last frame before them. */
+static void stream_pass(struct stream *stream, uint32_t index)
+{
+	uint64_t taken = stream->session->rings[index].taken;
+	struct stream_ring *state = &stream->rings[index];
 
-		if (ring_give(ring, ring->taken))
-			session_kick(stream->session);
-	}
+	if (state->first)
+		state->last->upto = taken;
+	else
+		stream_give(stream, index, taken);
 }
 
 static void stream_frame_put(struct stream *stream, struct stream_frame *frame)
@@ -114,26 +131,55 @@ static void stream_frame_put(struct stream *stream, struct stream_frame *frame)
 		frame->room = NULL;
 	}
 	stream->under_way--;
-	if (frame->ring != STREAM_COPIES)
-		stream->rings[frame->ring].under_way--;
 	frame->next = stream->free;
 	stream->free = frame;
 }
 
-/* The transport has it: the ring's slots are the module's again. */
-static void stream_frame_done(struct link_tx *tx, bool sent)
+/* @tx is the first member of its first member. */
+static struct stream_frame *stream_frame_of(struct link_tx *tx)
 {
-	/* @tx is the first member of its first member. */
-	struct stream_frame *frame = (struct stream_frame *)tx;
-	struct stream *stream = frame->stream;
+	return (struct stream_frame *)tx;
+}
 
-	(void)sent;
-	stream_frame_put(stream, frame);
-	if (frame->ring != STREAM_COPIES && frame->ring < stream->session->nr_rings &&
-	    ring_give(&stream->session->rings[frame->ring], frame->upto))
-		session_kick(stream->session);
-	if (!stream->under_way)
-		stream_give_rest(stream);
+static void stream_frame_taken(struct stream_frame *frame)
+{
+	if (frame->waits)
+		frame->stream->waiting--;
+	frame->waits = false;
+}
+
+/* The link takes the next one. */
+static void stream_frame_sent(struct link_tx *tx)
+{
+	struct stream_frame *frame = stream_frame_of(tx);
+
+	stream_frame_taken(frame);
+	if (frame->stream->collecting)
+		stream_fill(frame->stream);
+}
+
+/* Nobody reads its pages any more. */
+static void stream_frame_done(struct link_tx *tx, bool whole)
+{
+	struct stream_frame *frame = stream_frame_of(tx);
+	struct stream *stream = frame->stream;
+	uint32_t ring = frame->ring;
+	struct stream_ring *state;
+
+	(void)whole;
+	stream_frame_taken(frame);
+	frame->back = true;
+	if (ring == STREAM_COPIES) {
+		stream_frame_put(stream, frame);
+	} else {
+		state = &stream->rings[ring];
+		while (state->first && state->first->back) {
+			frame = state->first;
+			state->first = frame->later;
+			stream_give(stream, ring, frame->upto);
+			stream_frame_put(stream, frame);
+		}
+	}
 	if (stream->collecting)
 		stream_fill(stream);
 }
@@ -173,6 +219,7 @@ struct stream *stream_new(struct loop *loop, struct encoder *encoder)
 		struct stream_frame *frame = &stream->frames[i];
 
 		pageframe_init(&frame->out);
+		frame->out.tx.sent = stream_frame_sent;
 		frame->out.tx.done = stream_frame_done;
 		frame->stream = stream;
 		frame->next = stream->free;
@@ -236,8 +283,7 @@ static void stream_send(struct stream *stream, struct link_tx *tx, enum frame_ty
 	for (i = 1; i < (unsigned int)tx->n; i++)
 		stream->totals.bytes += tx->iov[i].iov_len;
 	stream->totals.bytes += sizeof(struct frame_header);
-	stream->digest = frame_digest(stream->digest,
-				      link_send(stream->link, tx, type, stream->epoch));
+	frame_digest_add(&stream->digest, type, link_send(stream->link, tx, type, stream->epoch));
 }
 
 /* Once a session, before anything stands still. */
@@ -262,7 +308,7 @@ void stream_begin(struct stream *stream, struct link *link, struct session *sess
 	stream->blocks = blocks;
 	stream->held = held;
 	stream->epoch = epoch;
-	stream->digest = 0;
+	stream->digest = (struct frame_digest) { .streams = link_lanes(link) };
 	memset(&stream->totals, 0, sizeof(stream->totals));
 	stream->live = flags & STREAM_LIVE;
 	stream->began = loop_now();
@@ -278,7 +324,8 @@ void stream_begin(struct stream *stream, struct link *link, struct session *sess
 		stream->rings[i].ended = false;
 		stream->rings[i].pages = 0;
 	}
-	stream->begin_payload.flags = flags & STREAM_LIVE ? FRAME_BEGIN_LIVE : 0;
+	stream->begin_payload.flags = (flags & STREAM_LIVE ? FRAME_BEGIN_LIVE : 0) |
+				      (stream->digest.streams ? FRAME_BEGIN_STREAMS : 0);
 	/* Sending in parts has moved it. */
 	stream->begin_iov[1].iov_base = &stream->begin_payload;
 	stream->begin_iov[1].iov_len = sizeof(stream->begin_payload);
@@ -328,8 +375,7 @@ static struct stream_frame *stream_frame_get(struct stream *stream, uint32_t rin
 	stream->free = frame->next;
 	stream->under_way++;
 	frame->ring = ring;
-	if (ring != STREAM_COPIES)
-		stream->rings[ring].under_way++;
+	frame->back = false;
 	if (stream->live && stream->rooms)
 		stream->encodes = encoder_pays(stream->encoder, stream->epoch, stream_rate(stream));
 	frame->room = stream->encodes ? stream->rooms : NULL;
@@ -349,7 +395,20 @@ static void stream_frame_add(struct stream *stream, struct stream_frame *frame, 
 
 static void stream_frame_send(struct stream *stream, struct stream_frame *frame)
 {
+	struct stream_ring *state;
+
 	pageframe_end(&frame->out, stream->encoder);
+	frame->waits = true;
+	stream->waiting++;
+	if (frame->ring != STREAM_COPIES) {
+		state = &stream->rings[frame->ring];
+		frame->later = NULL;
+		if (state->first)
+			state->last->later = frame;
+		else
+			state->first = frame;
+		state->last = frame;
+	}
 	stream_send(stream, &frame->out.tx, FRAME_PAGES);
 }
 
@@ -459,10 +518,8 @@ static int stream_fill_ring(struct stream *stream, uint32_t index)
 		stream_frame_send(stream, frame);
 		return 1;
 	}
-	/* Nothing to send: in order behind what is under way of this ring, which tells later. */
 	stream_frame_put(stream, frame);
-	if (!state->under_way && ring_give(ring, ring->taken))
-		session_kick(stream->session);
+	stream_pass(stream, index);
 	return 1;
 }
 
@@ -514,8 +571,6 @@ static void stream_fill(struct stream *stream)
 		}
 	}
 	stream->filling = false;
-	if (!stream->under_way)
-		stream_give_rest(stream);
 	if (!stream->copies && stream->nr_ended == stream->session->nr_rings) {
 		stream_finish(stream, 0);
 		return;
@@ -523,7 +578,7 @@ static void stream_fill(struct stream *stream)
 	wait = stream_too_fast(stream);
 	if (wait || stream->looked >= STREAM_LOOK)
 		loop_timer_set(stream->loop, &stream->again, wait);
-	else if (!stream->under_way && !stream->poll)
+	else if (!stream->waiting && stream_can(stream) && !stream->poll)
 		stream->poll = loop_poll(stream->loop, stream->session->fd, POLLIN,
 					 stream_readable, stream);
 }
@@ -580,7 +635,7 @@ int stream_end(struct stream *stream, const uint8_t *state, size_t len, uint32_t
 		.pages = stream->totals.pages,
 		.zero_pages = stream->totals.zero_pages,
 		.state_bytes = len,
-		.digest = stream->digest,
+		.digest = frame_digest_value(&stream->digest),
 		.flags = flags,
 	};
 	stream->end_iov[1].iov_base = &stream->end_payload;

@@ -32,6 +32,13 @@ static bool visitors_frame(void *arg, const struct frame *frame)
 	if (v->greeted)
 		return v->visitors->frame(v->visitors->arg, v, frame);
 	loop_timer_cancel(v->visitors->loop, &v->greet);
+	if (frame->type == FRAME_JOIN) {
+		if (v->visitors->join(v->visitors->arg, v, frame))
+			memset(v, 0, sizeof(*v));
+		else
+			visitors_refuse(v, "it is no stream of any connection that is here");
+		return true;
+	}
 	if (frame->type != FRAME_HELLO) {
 		visitors_refuse(v, "it does not begin with HELLO");
 		return true;
@@ -63,10 +70,19 @@ static void visitors_closed(void *arg)
 	memset(v, 0, sizeof(*v));
 }
 
+static void visitors_lanes_lost(void *arg, const char *why)
+{
+	struct visitor *v = arg;
+
+	if (v->greeted)
+		v->visitors->lanes_lost(v->visitors->arg, v, why);
+}
+
 static const struct link_handlers visitors_handlers = {
-	.frame	= visitors_frame,
-	.down	= visitors_down,
-	.closed	= visitors_closed,
+	.frame		= visitors_frame,
+	.down		= visitors_down,
+	.closed		= visitors_closed,
+	.lanes_lost	= visitors_lanes_lost,
 };
 
 static void visitors_end(struct visitor *v, const char *why)

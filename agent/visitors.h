@@ -45,8 +45,10 @@ struct visitor {
 /**
  * struct visitors - of one standby
  * @hello:  it says HELLO, in @frame; true: it is taken, else visitors_refuse() was called
+ * @join:   it says JOIN; true: its link was adopted and is no visitor's any more
  * @frame:  the next frame of one that was taken, see struct link_handlers
  * @down:   the connection of one that was taken is lost
+ * @lanes_lost: its streams are
  * @closed: and is about to be forgotten
  * @arg:    given to all
  *
@@ -54,8 +56,10 @@ struct visitor {
  */
 struct visitors {
 	bool (*hello)(void *arg, struct visitor *visitor, const struct frame *frame);
+	bool (*join)(void *arg, struct visitor *visitor, const struct frame *frame);
 	bool (*frame)(void *arg, struct visitor *visitor, const struct frame *frame);
 	void (*down)(void *arg, struct visitor *visitor, const char *why);
+	void (*lanes_lost)(void *arg, struct visitor *visitor, const char *why);
 	void (*closed)(void *arg, struct visitor *visitor);
 	void *arg;
 

@@ -18,6 +18,7 @@ static int vmm_hello(struct vmm *vmm, const struct options *options, struct why 
 	vmm->hello.fence = options->fence_command != NULL;
 	vmm->hello.timeout_ms = options->timeout_ns / NSEC_PER_MSEC;
 	vmm->hello.rdma = options->ops->offer != NULL;
+	vmm->hello.streams = vmm->hello.rdma ? 0 : options->streams;
 	return 0;
 }
 

@@ -8,6 +8,7 @@
 #include "codec.h"
 #include "epoch.h"
 #include "fuzz.h"
+#include "../selftests/feed.h"
 
 #include <xxhash.h>
 
@@ -160,108 +161,179 @@ static void check_state(struct epoch *epoch)
 		MUST(state.len == nr_expected && !memcmp(state.data, expected, nr_expected));
 }
 
+static struct epoch *epoch;
+static struct inbox in_box;
+/* What was sent of the epoch, and what its end says. */
+static struct frame_digest digest;
+static struct frame_end said, end;
+static uint64_t came;		/* pages of it */
+static bool ended;
+
+/* A payload's pages are a part of the epoch. */
+static void say_pages(const struct frame *frame)
+{
+	struct frame_pages pages = frame_get_pages(frame);
+
+	said.pages += pages.nr;
+	for (uint32_t i = 0; i < pages.nr; i++)
+		said.zero_pages += frame_get_page(frame, i).kind == FRAME_PAGE_ZERO;
+}
+
+static void forget(void)
+{
+	epoch_reset(epoch);
+	ended = false;
+}
+
+/* A whole epoch: nothing but the truth comes here. */
+static void whole(unsigned int max)
+{
+	struct why why;
+
+	MUST(epoch_pages(epoch) == said.pages);
+	check_state(epoch);
+	may_apply = !epoch_torn(epoch);
+	if (may_apply)
+		while (epoch_apply(epoch, max, &why) > 0)
+			;
+	may_apply = false;
+	forget();
+}
+
+/* The frame of @payload; @counted: it is in @said and @digest already. */
+static void deliver(enum frame_type type, size_t len, uint8_t op, bool counted)
+{
+	struct iovec iov = { payload, len };
+	struct frame_header head;
+	struct frame frame;
+	const char *fault;
+	struct why why;
+	int err;
+
+	frame_seal(&head, type, 1 + (op >> 7), in_box.seq, &iov, 1);
+	memcpy(bytes, &head, sizeof(head));
+	memcpy(bytes + sizeof(head), payload, len);
+	if (feed_frame(&in_box, bytes, sizeof(head) + len, &frame, &fault) <= 0) {
+		inbox_drop(&in_box);
+		return;
+	}
+	may_apply = epoch_live(epoch);
+	err = epoch_add(epoch, &frame, &why);
+	may_apply = false;
+	if (type == FRAME_EPOCH_BEGIN) {
+		digest = (struct frame_digest) {
+			.streams = frame_get_begin(&frame).flags & FRAME_BEGIN_STREAMS,
+		};
+		memset(&said, 0, sizeof(said));
+		came = 0;
+		nr_expected = 0;
+		damaged = false;
+	}
+	if (type == FRAME_PAGES)
+		came += frame_get_pages(&frame).nr;
+	if (!counted) {
+		frame_digest_add(&digest, type, frame.checksum);
+		if (type == FRAME_PAGES)
+			say_pages(&frame);
+		else if (type == FRAME_STATE)
+			said.state_bytes += frame_get_state(&frame).bytes;
+	}
+	inbox_pass(&in_box, sizeof(head) + len);
+	if (err < 0) {
+		MUST(why.text[0]);
+		forget();
+		return;
+	}
+	if (type == FRAME_EPOCH_END) {
+		ended = true;
+		memcpy(&end, payload, sizeof(end));
+	}
+	MUST(err == (ended && (!digest.streams || came >= end.pages)));
+	if (err)
+		whole(1u + op);
+}
+
+/* The end of the epoch; before it, or behind it, the pages that were put off. */
+static void deliver_end(struct input *in, uint8_t op, uint8_t *late, size_t *late_len)
+{
+	struct frame_end now;
+
+	if (*late_len) {
+		struct iovec iov = { late, *late_len };
+		struct frame frame = { .type = FRAME_PAGES, .payload = late };
+		struct frame_header head;
+
+		frame_digest_add(&digest, FRAME_PAGES,
+				 frame_seal(&head, FRAME_PAGES, 1 + (op >> 7), in_box.seq + 1,
+					    &iov, 1));
+		say_pages(&frame);
+	}
+	now = said;
+	/* Most tell the truth: only those get far. */
+	now.digest = frame_digest_value(&digest);
+	if (op & 0x20) {
+		uint8_t lie = next(in);
+
+		((uint8_t *)&now)[lie % sizeof(now)] ^= lie;
+	}
+	memcpy(payload, &now, sizeof(now));
+	deliver(FRAME_EPOCH_END, sizeof(now), op, true);
+	if (!*late_len)
+		return;
+	memcpy(payload, late, *late_len);
+	deliver(FRAME_PAGES, *late_len, op, true);
+	*late_len = 0;
+}
+
+static void prepare(void)
+{
+	const char *text = getenv("VMREPL_DEBUG_BREAK");
+
+	epoch = epoch_new(&shape, apply, vm_read, NULL, text && !strcmp(text, "apply-early"));
+	MUST(epoch && !landing_reserve(16u << 20));
+	for (size_t i = 0; i < sizeof(base); i++)
+		base[i] = (uint8_t)(i * 7);
+	epoch_compare_state(epoch, &base_state);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct input in = { data, size };
-	struct frame_end said = { 0 };
-	uint64_t digest = 0;
-	static struct epoch *epoch;
-	struct why why;
+	static uint8_t late[FRAME_PAYLOAD_MAX];
+	size_t late_len = 0, len;
 
-	if (!epoch) {
-		const char *text = getenv("VMREPL_DEBUG_BREAK");
-		struct epoch_pool *pool = epoch_pool_new(1 << 20);
-
-		MUST(pool);
-		epoch = epoch_new(pool, &shape, apply, vm_read, NULL, text && !strcmp(text, "apply-early"));
-		MUST(epoch);
-		for (size_t i = 0; i < sizeof(base); i++)
-			base[i] = (uint8_t)(i * 7);
-		epoch_compare_state(epoch, &base_state);
-	}
+	if (!epoch)
+		prepare();
 	while (in.size) {
 		uint8_t op = next(&in);
-		struct iovec iov = { payload, 0 };
-		enum frame_type type;
-		struct frame_header head;
-		struct frame frame;
-		const char *fault;
-		int err;
+		struct frame_begin begin;
 
 		switch (op % 5) {
-		case 0: {
-			struct frame_begin begin = { .flags = op & 0x40 ? FRAME_BEGIN_LIVE : 0 };
-
-			type = FRAME_EPOCH_BEGIN;
+		case 0:
+			begin = (struct frame_begin) {
+				.flags = (op & 0x40 ? FRAME_BEGIN_LIVE : 0) |
+					 (op & 0x20 ? FRAME_BEGIN_STREAMS : 0),
+			};
 			memcpy(payload, &begin, sizeof(begin));
-			iov.iov_len = sizeof(begin);
+			deliver(FRAME_EPOCH_BEGIN, sizeof(begin), op, false);
 			break;
-		}
 		case 1:
-			type = FRAME_PAGES;
-			iov.iov_len = make_pages(&in);
+			len = make_pages(&in);
+			if (op & 0x40 && digest.streams && !late_len) {
+				memcpy(late, payload, len);
+				late_len = len;
+			} else {
+				deliver(FRAME_PAGES, len, op, false);
+			}
 			break;
 		case 2:
-			type = FRAME_STATE;
-			iov.iov_len = make_state(&in, op);
+			len = make_state(&in, op);
+			deliver(FRAME_STATE, len, op, false);
 			break;
-		default: {
-			struct frame_end end = said;
-
-			/* Most tell the truth: only those get far. */
-			type = FRAME_EPOCH_END;
-			end.digest = digest;
-			if (op & 0x20) {
-				uint8_t lie = next(&in);
-
-				((uint8_t *)&end)[lie % sizeof(end)] ^= lie;
-			}
-			memcpy(payload, &end, sizeof(end));
-			iov.iov_len = sizeof(end);
+		default:
+			deliver_end(&in, op, late, &late_len);
 		}
-		}
-		frame_seal(&head, type, 1 + (op >> 7), 0, &iov, 1);
-		memcpy(bytes, &head, sizeof(head));
-		memcpy(bytes + sizeof(head), payload, iov.iov_len);
-		if (frame_parse(bytes, sizeof(head) + iov.iov_len, 0, &frame, &fault) <= 0)
-			continue;
-		may_apply = epoch_live(epoch);
-		err = epoch_add(epoch, &frame, &why);
-		may_apply = false;
-		if (type == FRAME_EPOCH_BEGIN) {
-			digest = 0;
-			memset(&said, 0, sizeof(said));
-			nr_expected = 0;
-			damaged = false;
-		}
-		digest = frame_digest(digest, frame.checksum);
-		if (type == FRAME_PAGES) {
-			struct frame_pages pages = frame_get_pages(&frame);
-
-			said.pages += pages.nr;
-			for (uint32_t i = 0; i < pages.nr; i++)
-				said.zero_pages += frame_get_page(&frame, i).kind == FRAME_PAGE_ZERO;
-		} else if (type == FRAME_STATE) {
-			said.state_bytes += frame_get_state(&frame).bytes;
-		}
-		if (err < 0) {
-			MUST(why.text[0]);
-			epoch_reset(epoch);
-			continue;
-		}
-		MUST(err == (type == FRAME_EPOCH_END));
-		if (!err)
-			continue;
-		/* Whole: nothing but the truth comes here. */
-		MUST(epoch_pages(epoch) == said.pages);
-		check_state(epoch);
-		may_apply = !epoch_torn(epoch);
-		if (may_apply)
-			while (epoch_apply(epoch, 1 + op, &why) > 0)
-				;
-		may_apply = false;
-		epoch_reset(epoch);
 	}
-	epoch_reset(epoch);
+	forget();
 	return 0;
 }

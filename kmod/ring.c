@@ -99,7 +99,9 @@ void vmrepl_ring_set_broken(struct vmrepl_ring_mem *r)
 
 bool vmrepl_ring_readable(struct vmrepl_ring_mem *r)
 {
-	return READ_ONCE(r->shown) != READ_ONCE(r->mem->tail);
+	u64 shown = READ_ONCE(r->shown);
+
+	return shown != READ_ONCE(r->mem->tail) && shown != READ_ONCE(r->mem->seen);
 }
 
 int vmrepl_ring_mmap(struct vmrepl_ring_mem *r, struct vm_area_struct *vma)

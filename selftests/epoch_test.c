@@ -16,6 +16,7 @@
 
 #include "codec.h"
 #include "epoch.h"
+#include "feed.h"
 #include "tap.h"
 
 #define BLOCKS		2
@@ -35,7 +36,7 @@ struct stream {
 	size_t len;
 	size_t at[FRAMES_MAX + 1];
 	unsigned int nr;
-	uint64_t digest;
+	struct frame_digest digest;
 	uint64_t epoch;
 	struct frame_end end;
 };
@@ -47,7 +48,7 @@ static struct epoch_shape shape = {
 	.max_bytes = STREAM_MAX,
 };
 static struct memory vm, before, after;
-static struct epoch_pool *pool;
+static struct inbox in;
 static struct epoch *epoch;
 static struct epoch_state state;
 
@@ -93,7 +94,7 @@ static void stream_put(struct stream *s, enum frame_type type, const void *paylo
 	struct frame_header head;
 	uint64_t sum = frame_seal(&head, type, s->epoch, s->nr, &iov, 1);
 
-	s->digest = frame_digest(s->digest, sum);
+	frame_digest_add(&s->digest, type, sum);
 	memcpy(s->byte + s->len, &head, sizeof(head));
 	memcpy(s->byte + s->len + sizeof(head), payload, len);
 	s->len += sizeof(head) + len;
@@ -104,6 +105,7 @@ static void stream_begin(struct stream *s, uint32_t flags)
 {
 	struct frame_begin begin = { .flags = flags };
 
+	s->digest.streams = flags & FRAME_BEGIN_STREAMS;
 	stream_put(s, FRAME_EPOCH_BEGIN, &begin, sizeof(begin));
 }
 
@@ -179,7 +181,7 @@ static void stream_state_coded(struct stream *s, int seed, size_t len, const uin
 
 static void stream_end(struct stream *s)
 {
-	s->end.digest = s->digest;
+	s->end.digest = frame_digest_value(&s->digest);
 	stream_put(s, FRAME_EPOCH_END, &s->end, sizeof(s->end));
 }
 
@@ -203,38 +205,36 @@ static void stream_epoch(struct stream *s, uint64_t number, int seed)
  */
 static int receive(const uint8_t *byte, size_t len)
 {
-	uint64_t seq = 0;
 	int committed = 0;
+	ssize_t n = 0;
 
-	while (len) {
+	in.seq = 0;
+	while (committed >= 0 && n >= 0 && (len || n)) {
 		struct frame frame;
 		struct why why;
 		const char *fault;
-		ssize_t n = frame_parse(byte, len, seq, &frame, &fault);
 		int ret;
 
-		if (n < 0) {
-			committed = -1;
-			break;
-		}
-		if (!n)
-			break;
+		if (len && !feed(&in, &byte, &len))
+			tap_die("no memory");
+		n = inbox_empty(&in) ? 0 : inbox_look(&in, &frame, &fault);
+		if (n <= 0)
+			continue;
 		ret = epoch_add(epoch, &frame, &why);
+		inbox_pass(&in, (size_t)n);
 		if (ret < 0) {
 			committed = -1;
-			break;
-		}
-		if (ret > 0) {
+		} else if (ret > 0) {
 			epoch_swap_state(epoch, &state);
 			while (epoch_apply(epoch, 2, &why) > 0)
 				;
 			epoch_reset(epoch);
 			committed++;
 		}
-		byte += n;
-		len -= (size_t)n;
-		seq++;
 	}
+	if (n < 0)
+		committed = -1;
+	inbox_drop(&in);
 	/* The connection is gone: what was collected goes with it. */
 	epoch_reset(epoch);
 	return committed;
@@ -446,9 +446,6 @@ static void test_forged(const struct stream *good)
 	shape.max_bytes = STREAM_MAX;
 }
 
-/* Pages of one piece of a pool's memory. */
-#define POOL_PIECE	4096u
-
 static size_t mapped_pages(void)
 {
 	FILE *f = fopen("/proc/self/statm", "r");
@@ -460,6 +457,99 @@ static size_t mapped_pages(void)
 	return pages;
 }
 
+/* Memory of frames that nobody has any more, beyond what was reserved. */
+static void test_given_back(void)
+{
+	static struct stream s;
+	size_t before, pages;
+
+	inbox_free(&in);
+	landing_reserve(0);
+	before = mapped_pages();
+	stream_epoch(&s, 5, 1);
+	if (receive(s.byte, s.len) != 1)
+		tap_die("an epoch is refused");
+	pages = mapped_pages();
+	inbox_free(&in);
+	tap_ok(pages > before && mapped_pages() + LANDING_MAP / 4096 <= pages,
+	       "memory beyond what was reserved is given back");
+}
+
+/* The same as reorder(), but the end says what was sent in that order. */
+static void shuffle(struct stream *to, const struct stream *from, const unsigned int *order,
+		    unsigned int nr)
+{
+	struct frame_digest digest = { .streams = true };
+	struct frame_header head;
+	unsigned int i;
+
+	reorder(to, from, order, nr);
+	for (i = 0; i < nr; i++) {
+		memcpy(&head, to->byte + to->at[i], sizeof(head));
+		if (head.type != FRAME_EPOCH_END)
+			frame_digest_add(&digest, (enum frame_type)head.type, head.checksum);
+	}
+	for (i = 0; i < nr; i++) {
+		uint8_t *byte = to->byte + to->at[i];
+		struct frame_end end = from->end;
+		struct iovec iov = { &end, sizeof(end) };
+
+		memcpy(&head, byte, sizeof(head));
+		if (head.type != FRAME_EPOCH_END)
+			continue;
+		end.digest = frame_digest_value(&digest);
+		frame_seal(&head, FRAME_EPOCH_END, head.epoch, head.seq, &iov, 1);
+		memcpy(byte, &head, sizeof(head));
+		memcpy(byte + sizeof(head), &end, sizeof(end));
+	}
+}
+
+/* Pages that come by other connections: before, between and behind what comes on this one. */
+static void test_streams(void)
+{
+	static const unsigned int late[] = { 0, 3, 1, 5, 4, 6, 2 };
+	static const unsigned int missing[] = { 0, 1, 3, 4, 5, 6 };
+	static const unsigned int behind[] = { 0, 1, 2, 4, 5, 6, 3 };
+	static const unsigned int again[] = { 0, 1, 2, 3, 5, 6, 6, 4 };
+	static const unsigned int more[] = { 0, 1, 1, 2, 3, 4, 5, 6 };
+	static struct stream good, s;
+	static struct memory right;
+
+	before = vm;
+	stream_reset(&good, 6);
+	stream_begin(&good, FRAME_BEGIN_STREAMS);
+	stream_pages(&good, 0, 0, 1, 30);
+	stream_pages(&good, 1, 3, 4, 30);
+	stream_state(&good, 30, 1000);
+	stream_pages(&good, 0, 10, 4, 30);
+	stream_state(&good, 31, STATE_BYTES);
+	stream_end(&good);
+	if (receive(good.byte, good.len) != 1)
+		tap_die("an epoch with streams is refused");
+	right = vm;
+	vm = before;
+
+	shuffle(&s, &good, missing, 6);
+	tap_ok(!receive(s.byte, s.len) && !memcmp(&vm, &before, sizeof(vm)),
+	       "its end without some of its pages commits nothing");
+	shuffle(&s, &good, late, 7);
+	tap_ok(receive(s.byte, s.len) == 1 && !memcmp(&vm, &right, sizeof(vm)),
+	       "the last of them does, behind the end");
+	before = vm;
+	shuffle(&s, &good, behind, 7);
+	tap_ok(receive(s.byte, s.len) == -1, "device state behind the end: refused");
+	vm = before;
+	shuffle(&s, &good, again, 8);
+	tap_ok(receive(s.byte, s.len) == -1, "two ends: refused");
+	vm = before;
+	shuffle(&s, &good, more, 8);
+	tap_ok(receive(s.byte, s.len) == -1, "more pages than it says: refused");
+	vm = before;
+	good.byte[good.at[1] + 20] ^= 1;
+	tap_ok(receive(good.byte, good.len) == -1, "another page than was sent: refused");
+	vm = before;
+}
+
 int main(void)
 {
 	const char *debug = getenv("VMREPL_DEBUG_BREAK");
@@ -467,11 +557,9 @@ int main(void)
 	static struct stream first, second, live;
 	unsigned int rounds;
 	uint64_t bytes;
-	size_t pages;
 
-	pool = epoch_pool_new(1 << 20);
-	epoch = pool ? epoch_new(pool, &shape, apply, vm_read, &vm, early) : NULL;
-	if (!epoch)
+	epoch = epoch_new(&shape, apply, vm_read, &vm, early);
+	if (!epoch || landing_reserve(1 << 20))
 		tap_die("no memory");
 	epoch_compare_state(epoch, &state);
 
@@ -516,17 +604,8 @@ int main(void)
 	       state_is(STATE_BYTES + 1000, 100),
 	       "the whole second epoch makes exactly its memory and state");
 	test_state();
+	test_streams();
+	test_given_back();
 	epoch_free(epoch);
-	epoch_pool_free(pool);
-
-	pool = epoch_pool_new(0);
-	epoch = pool ? epoch_new(pool, &shape, apply, vm_read, &vm, early) : NULL;
-	if (!epoch)
-		tap_die("no memory");
-	pages = mapped_pages();
-	tap_ok(receive(second.byte, second.len) == 1 && mapped_pages() < pages + POOL_PIECE / 2,
-	       "memory beyond what was reserved is given back");
-	epoch_free(epoch);
-	epoch_pool_free(pool);
 	return tap_done();
 }

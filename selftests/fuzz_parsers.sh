@@ -66,6 +66,7 @@ fuzzed() {
 broken() {
 	local said
 
+	mkdir -p "$corpus/epoch"
 	said=$(VMREPL_DEBUG_BREAK=apply-early build/fuzz/epoch -runs=100000 -max_len=512 \
 		-artifact_prefix="$corpus/" "$corpus/epoch" fuzz/corpus/epoch 2>&1) && return 1
 	grep 'does not hold: may_apply' <<<"$said"

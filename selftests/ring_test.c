@@ -32,6 +32,19 @@ static void set_tail(struct consumer *c, uint32_t i, uint64_t tail)
 	atomic_thread_fence(memory_order_seq_cst);
 }
 
+static void set_seen(struct consumer *c, uint32_t i, uint64_t seen)
+{
+	__atomic_store_n(&c->ring[i]->seen, seen, __ATOMIC_RELAXED);
+}
+
+/* Whether poll() shows records now. */
+static bool readable(struct consumer *c)
+{
+	struct pollfd pfd = { .fd = c->fd, .events = POLLIN };
+
+	return poll(&pfd, 1, 0) == 1 && pfd.revents & POLLIN;
+}
+
 static bool kick_wanted(struct consumer *c, uint32_t i)
 {
 	return __atomic_load_n(&c->ring[i]->flags, __ATOMIC_RELAXED) &
@@ -187,9 +200,15 @@ static void test_absent(struct vmm *v)
 				VMREPL_REC_END;
 		shown;
 	}));
+	for (uint32_t i = 0; i < c.attach.nr_rings; i++)
+		set_seen(&c, i, head_of(&c, i));
+	tap_ok(all && !readable(&c), "what was seen is nothing to poll for, though not taken");
 	vmm_write(v, 0, 110, 5, 1, 4);
 	tap_ok(all && expect_errno(freeze_errno(&c), 0),
 	       "FREEZE when every ring has shown END, though not taken");
+	tap_ok(expect_until(readable(&c)), "what comes after it is");
+	for (uint32_t i = 0; i < c.attach.nr_rings; i++)
+		set_seen(&c, i, 0);
 	c.epoch--;
 	all = !consumer_drain(&c);
 	c.epoch++;

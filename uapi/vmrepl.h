@@ -31,7 +31,7 @@
 #include <linux/ioctl.h>
 
 /* Goes up with every change here that an older agent could not live with. */
-#define VMREPL_ABI		3
+#define VMREPL_ABI		4
 
 #define VMREPL_DEVICE		"/dev/vmrepl"
 #define VMREPL_PAGE_SIZE	4096u
@@ -350,8 +350,9 @@ struct vmrepl_cpus {
  * barrier, then looks at the flag and calls VMREPL_KICK where it is set.
  *
  * poll() on the session's file: POLLIN while any ring has records that its tail
- * has not passed; POLLHUP when the VM is gone; POLLERR when the session is
- * broken.
+ * has not passed, unless all of them are before @seen; POLLHUP when the VM is gone;
+ * POLLERR when the session is broken. So who keeps records for a while, because
+ * somebody else still reads their pages, can wait for the next ones.
  *
  * The module trusts nothing here: a tail outside [last tail, head] breaks the
  * session, not the kernel. A page is read back before its record is shown, to see
@@ -372,6 +373,7 @@ struct vmrepl_cpus {
  * @head:	records produced so far; written by the module
  * @flags:	VMREPL_RING_*; written by the module
  * @tail:	records consumed so far; written by the agent
+ * @seen:	records looked at so far, for poll(); written by the agent, or left 0
  * @pad0, @pad1, @pad2: keep what different sides write in cache lines of its own
  */
 struct vmrepl_ring {
@@ -384,7 +386,8 @@ struct vmrepl_ring {
 	__u32 flags;
 	__u8 pad1[52];
 	__u64 tail;
-	__u8 pad2[56];
+	__u64 seen;
+	__u8 pad2[48];
 };
 
 /* A page; its content is in the data slot of the same index. */
