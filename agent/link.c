@@ -49,6 +49,7 @@ struct link {
 	bool keyless;		/* and have no key */
 	bool flushing;
 	bool dead;		/* shut; waits for what is under way */
+	bool telling;		/* that it is down */
 	bool closed_called;
 };
 
@@ -141,7 +142,7 @@ static void link_free(struct link *link)
 static void link_reap(struct link *link)
 {
 	if (!link->dead || link->out.busy || link->out.lent || link->rx_busy ||
-	    link->connecting || link->parsing || link->closed_called ||
+	    link->connecting || link->parsing || link->telling || link->closed_called ||
 	    lanes_busy(link->lanes))
 		return;
 	link->closed_called = true;
@@ -182,8 +183,11 @@ static void link_down(struct link *link, const char *why)
 		link_reap(link);
 		return;
 	}
+	/* Who is told may close it from within. */
+	link->telling = true;
 	if (link->handlers->down && !link->flushing)
 		link->handlers->down(link->arg, why);
+	link->telling = false;
 	link_close(link);
 }
 

@@ -25,6 +25,7 @@ struct end {
 	bool down;
 	bool closed;
 	bool put_off;
+	bool lanes_lost;
 	unsigned int frames;
 	unsigned int shown_again;
 	uint64_t bytes;
@@ -81,17 +82,33 @@ static inline void on_closed(void *arg)
 	end->link = NULL;
 }
 
+static inline void on_lanes_lost(void *arg, const char *why)
+{
+	struct end *end = arg;
+
+	end->lanes_lost = true;
+	snprintf(end->why, sizeof(end->why), "%s", why);
+}
+
 static const struct link_handlers handlers = {
 	.up	= on_up,
 	.frame	= on_frame,
 	.down	= on_down,
 	.closed	= on_closed,
+	.lanes_lost = on_lanes_lost,
 };
+
+/* Gets what is accepted while far_end has a connection; NULL: that becomes far_end's. */
+static void (*on_another)(struct link_wire *wire, const char *peer) __attribute__((unused));
 
 static inline void on_accept(void *arg, struct link_wire *wire, const char *peer)
 {
 	struct end *end = arg;
 
+	if (end->link && on_another) {
+		on_another(wire, peer);
+		return;
+	}
 	end->link = link_adopt(loop, ops, wire, peer, &handlers, end);
 }
 

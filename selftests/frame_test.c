@@ -336,6 +336,10 @@ static size_t put_placed(uint64_t epoch, uint64_t seq, const void *payload, size
 static void test_vectors(const char *path)
 {
 	static const struct frame_begin begin = { .flags = FRAME_BEGIN_LIVE };
+	static const struct frame_begin streams = { .flags = FRAME_BEGIN_STREAMS };
+	static const struct frame_join join = {
+		{ 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 },
+	};
 	static const struct frame_end end = {
 		.pages = 2, .zero_pages = 1, .state_bytes = 3, .digest = 0x0123456789abcdef,
 		.flags = FRAME_END_STANDS,
@@ -384,6 +388,9 @@ static void test_vectors(const char *path)
 		    put(FRAME_SUMS, 0, 1, &sums, sizeof(sums)));
 	test_vector(doc, "BYE, seq 5, reason 1, `done`",
 		    put(FRAME_BYE, 0, 5, &bye, sizeof(bye)));
+	test_vector(doc, "JOIN, seq 0, token 00 to 0f", put(FRAME_JOIN, 0, 0, &join, sizeof(join)));
+	test_vector(doc, "EPOCH_BEGIN, epoch 2, seq 6, streams",
+		    put(FRAME_EPOCH_BEGIN, 2, 6, &streams, sizeof(streams)));
 }
 
 int main(int argc, char **argv)

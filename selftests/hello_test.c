@@ -113,8 +113,8 @@ static void test_damaged(const char *text)
 
 static void test_forged(const char *text)
 {
-	refused(text, "\"protocol\":4", "\"protocol\":3");
-	refused(text, "\"protocol\":4", "\"protocol\":\"4\"");
+	refused(text, "\"protocol\":5", "\"protocol\":4");
+	refused(text, "\"protocol\":5", "\"protocol\":\"5\"");
 	refused(text, "\"vcpus\":2", "\"vcpus\":-2");
 	refused(text, "\"vcpus\":2", "\"vcpus\":1e300");
 	refused(text, "\"timeout-ms\":2000", "\"timeout-ms\":0");
