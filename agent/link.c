@@ -11,6 +11,7 @@
 #include "lanes.h"
 #include "link.h"
 #include "outbox.h"
+#include "pulse.h"
 
 #define LINK_CONNECT_NS		(5 * NSEC_PER_SEC)
 /* How long link_close_soon() tries, and how long what is lent is waited for. */
@@ -26,19 +27,13 @@ struct link {
 	struct why indirect;	/* of link_keep_why() */
 
 	struct inbox in;
-	uint64_t last_rx;
 	bool rx_busy;
-	bool rx_held;		/* the owner put a frame off */
 	bool parsing;
 
 	struct outbox out;
-	uint64_t last_tx;
 	struct lanes *lanes;	/* what carries its pages, or NULL */
 
-	struct loop_timer tick;
-	uint64_t tick_due;
-	uint64_t beat_ns;
-	uint64_t timeout_ns;
+	struct pulse pulse;
 	struct link_tx beat;
 	struct iovec beat_iov[1];
 	bool beat_queued;
@@ -51,13 +46,6 @@ struct link {
 	bool dead;		/* shut; waits for what is under way */
 	bool telling;		/* that it is down */
 	bool closed_called;
-};
-
-/* A frame of link_send_copy(). */
-struct link_copy {
-	struct link_tx tx;
-	struct iovec iov[2];
-	uint8_t payload[];
 };
 
 static void link_recv_more(struct link *link);
@@ -86,7 +74,7 @@ uint64_t link_rate(const struct link *link)
 
 uint64_t link_last_rx(const struct link *link)
 {
-	return link->last_rx;
+	return link->pulse.heard;
 }
 
 int link_offer(struct link *link, uint64_t timeout_ns, struct fabric_offer *offer,
@@ -167,7 +155,7 @@ void link_close(struct link *link)
 	if (!link->dead) {
 		lanes_close(link->lanes);
 		link->dead = true;
-		loop_timer_cancel(link->loop, &link->tick);
+		pulse_stop(&link->pulse);
 		outbox_close(&link->out);
 		if (link->wire)
 			link->ops->shut(link->wire);
@@ -203,7 +191,7 @@ static void link_sent(void *arg, int res)
 		link_down(link, why);
 		return;
 	}
-	link->last_tx = loop_now();
+	link->pulse.said = loop_now();
 	if (link->flushing && outbox_empty(&link->out) && !link->dead)
 		link->ops->finish(link->wire);
 }
@@ -237,30 +225,15 @@ uint64_t link_waiting(const struct link *link)
 	return outbox_bytes(&link->out);
 }
 
-static void link_copy_done(struct link_tx *tx, bool sent)
-{
-	(void)sent;
-	/* @tx is the first member. */
-	free(tx);
-}
-
 void link_send_copy(struct link *link, enum frame_type type, uint64_t epoch,
 		    const void *payload, size_t len)
 {
-	struct link_copy *copy = calloc(1, sizeof(*copy) + len);
+	struct link_tx *tx = outbox_copy(payload, len);
 
-	if (!copy) {
+	if (tx)
+		link_send(link, tx, type, epoch);
+	else
 		link_down(link, "out of memory");
-		return;
-	}
-	if (len)
-		memcpy(copy->payload, payload, len);
-	copy->iov[1].iov_base = copy->payload;
-	copy->iov[1].iov_len = len;
-	copy->tx.iov = copy->iov;
-	copy->tx.n = len ? 2 : 1;
-	copy->tx.done = link_copy_done;
-	link_send(link, &copy->tx, type, epoch);
 }
 
 void link_send_bye(struct link *link, enum frame_bye_reason reason, const char *text)
@@ -286,44 +259,30 @@ static void link_beat_done(struct link_tx *tx, bool sent)
 	link->beat_queued = false;
 }
 
-static void link_tick(void *arg)
+static void link_beat(void *arg)
 {
 	struct link *link = arg;
-	uint64_t now = loop_now();
-	/*
-	 * A tick that comes late means that this process stood still itself,
-	 * and what came meanwhile may not have been read: judge at the next.
-	 */
-	bool late = now - link->tick_due > link->beat_ns;
 
-	if (link->timeout_ns && !late && !link->rx_held &&
-	    now - link->last_rx > link->timeout_ns) {
-		char why[WHY_LEN];
-
-		snprintf(why, sizeof(why), "no sign of life for %llu ms",
-			 (unsigned long long)((now - link->last_rx) / NSEC_PER_MSEC));
-		link_down(link, why);
-		return;
-	}
 	/* Whoever accepted says nothing to what may be no agent at all. */
-	if ((link->in.seq || link->dialled) && !link->beat_queued &&
-	    now - link->last_tx >= link->beat_ns / 2) {
-		link->beat_queued = true;
-		link_send(link, &link->beat, FRAME_HEARTBEAT, 0);
-	}
-	link->tick_due = now + link->beat_ns;
-	loop_timer_set(link->loop, &link->tick, link->beat_ns);
+	if ((!link->in.seq && !link->dialled) || link->beat_queued)
+		return;
+	link->beat_queued = true;
+	link_send(link, &link->beat, FRAME_HEARTBEAT, 0);
+}
+
+static void link_silent(void *arg, uint64_t ns)
+{
+	char why[WHY_LEN];
+
+	snprintf(why, sizeof(why), "no sign of life for %llu ms",
+		 (unsigned long long)(ns / NSEC_PER_MSEC));
+	link_down(arg, why);
 }
 
 void link_watch(struct link *link, uint64_t beat_ns, uint64_t timeout_ns)
 {
-	if (link->dead)
-		return;
-	link->beat_ns = beat_ns;
-	link->timeout_ns = timeout_ns;
-	link->last_rx = loop_now();
-	link->tick_due = link->last_rx;
-	loop_timer_set(link->loop, &link->tick, 0);
+	if (!link->dead)
+		pulse_start(&link->pulse, link->loop, beat_ns, timeout_ns);
 }
 
 /* Whatever the peer speaks, the header of our answer tells it what we do. */
@@ -361,7 +320,7 @@ static void link_parse(struct link *link)
 			return;
 		}
 		if (frame.type != FRAME_HEARTBEAT && !link->handlers->frame(link->arg, &frame)) {
-			link->rx_held = !link->dead;
+			link->pulse.patient = !link->dead;
 			break;
 		}
 		inbox_pass(&link->in, (size_t)n);
@@ -373,16 +332,16 @@ static void link_parse(struct link *link)
 		link_reap(link);
 		return;
 	}
-	if (link->flushing || !link->rx_held)
+	if (link->flushing || !link->pulse.patient)
 		link_recv_more(link);
 }
 
 void link_resume(struct link *link)
 {
-	if (!link->rx_held || link->dead)
+	if (!link->pulse.patient || link->dead)
 		return;
-	link->rx_held = false;
-	link->last_rx = loop_now();
+	link->pulse.patient = false;
+	link->pulse.heard = loop_now();
 	link_parse(link);
 }
 
@@ -411,7 +370,7 @@ static void link_received(void *arg, int res)
 		link_down(link, why);
 		return;
 	}
-	link->last_rx = loop_now();
+	link->pulse.heard = loop_now();
 	inbox_add(&link->in, (size_t)res);
 	link_parse(link);
 }
@@ -459,13 +418,14 @@ static struct link *link_new(struct loop *loop, const struct link_ops *ops,
 	link->out.sent = link_sent;
 	link->out.back = link_back;
 	link->out.arg = link;
-	link->tick.fn = link_tick;
-	link->tick.arg = link;
+	link->pulse.beat = link_beat;
+	link->pulse.silent = link_silent;
+	link->pulse.arg = link;
 	link->beat.iov = link->beat_iov;
 	link->beat.n = 1;
 	link->beat.done = link_beat_done;
 	link->flush.arg = link;
-	link->last_rx = loop_now();
+	link->pulse.heard = loop_now();
 	return link;
 }
 
@@ -493,7 +453,7 @@ static void link_secured(void *arg, const char *why)
 		link_down(link, why);
 		return;
 	}
-	link->last_rx = loop_now();
+	link->pulse.heard = loop_now();
 	link_recv_more(link);
 	if (link->dialled)
 		link->handlers->up(link->arg);
@@ -638,7 +598,7 @@ void link_close_soon(struct link *link)
 	if (link->dead || link->flushing)
 		return;
 	link->flushing = true;
-	loop_timer_cancel(link->loop, &link->tick);
+	pulse_stop(&link->pulse);
 	link->flush.fn = link_flush_late;
 	loop_timer_set(link->loop, &link->flush, LINK_FLUSH_NS);
 	lanes_close(link->lanes);

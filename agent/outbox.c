@@ -3,7 +3,17 @@
  * outbox: a frame belongs to one list at a time, which is where it is found when the
  * connection ends.
  */
+#include <stdlib.h>
+#include <string.h>
+
 #include "outbox.h"
+
+/* A frame of outbox_copy(). */
+struct outbox_copy {
+	struct link_tx tx;
+	struct iovec iov[2];
+	uint8_t payload[];
+};
 
 static struct link_tx *outbox_tx(struct link_out *out)
 {
@@ -115,4 +125,27 @@ void outbox_abandon(struct outbox *box)
 		box->lent = tx->next;
 		tx->done(tx, tx->whole);
 	}
+}
+
+static void outbox_copy_done(struct link_tx *tx, bool whole)
+{
+	(void)whole;
+	/* @tx is the first member. */
+	free(tx);
+}
+
+struct link_tx *outbox_copy(const void *payload, size_t len)
+{
+	struct outbox_copy *copy = calloc(1, sizeof(*copy) + len);
+
+	if (!copy)
+		return NULL;
+	if (len)
+		memcpy(copy->payload, payload, len);
+	copy->iov[1].iov_base = copy->payload;
+	copy->iov[1].iov_len = len;
+	copy->tx.iov = copy->iov;
+	copy->tx.n = len ? 2 : 1;
+	copy->tx.done = outbox_copy_done;
+	return &copy->tx;
 }

@@ -52,6 +52,9 @@ void outbox_close(struct outbox *box);
 /* Hands back what is lent, though the transport may read it still. */
 void outbox_abandon(struct outbox *box);
 
+/* A frame made of a copy of @payload, which frees itself. NULL: no memory. */
+struct link_tx *outbox_copy(const void *payload, size_t len);
+
 /* Bytes that wait or are being sent. */
 static inline uint64_t outbox_bytes(const struct outbox *box)
 {

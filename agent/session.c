@@ -94,8 +94,12 @@ int session_attach(struct session *session, pid_t pid, uint32_t ring_slots, uint
 	session->fd = open(VMREPL_DEVICE, O_RDWR | O_CLOEXEC);
 	if (session->fd < 0)
 		return session_open_error(errno, why);
-	if (ioctl(session->fd, VMREPL_ATTACH, &attach)) {
-		err = session_attach_error(errno, pid, &attach, why);
+	/* What our io_uring has for us comes when the call is left. */
+	do
+		err = ioctl(session->fd, VMREPL_ATTACH, &attach) ? errno : 0;
+	while (err == EINTR);
+	if (err) {
+		err = session_attach_error(err, pid, &attach, why);
 		goto fail;
 	}
 	session->nr_vcpus = attach.nr_vcpus;

@@ -3,54 +3,25 @@
  * stream: the module is only polled while nothing waits to be sent; otherwise that the link
  * has taken something is the reason to look at the rings again, so that frames are large
  * where it is slow.
- *
- * What the link has taken its transport may still read. So a ring's slots are given back in
- * their order, and when the frames that they are in are back.
  */
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "carrier.h"
 #include "encoder.h"
-#include "pageframe.h"
+#include "fleet.h"
 #include "stateframe.h"
 #include "stream.h"
 
-/* Frames under way at most: 64 MiB. */
-#define STREAM_FRAMES		64u
-#define STREAM_COPIES		UINT32_MAX
-/* Of these so many encoded: only a link that is slow has any, and a few keep it busy. */
-#define STREAM_ROOMS		8u
 /* Pages that are looked at, whether the standby holds them, before others have a turn. */
 #define STREAM_LOOK		1024u
-
-/* Where a frame's encoded pages are. */
-struct stream_room {
-	struct stream_room *next;
-	uint8_t data[PAGEFRAME_ROOM];
-};
-
-struct stream_frame {
-	struct pageframe out;
-	struct stream *stream;
-	struct stream_frame *next;
-	struct stream_room *room;	/* NULL: its pages go as they are */
-	uint32_t ring;			/* or STREAM_COPIES */
-	uint64_t upto;			/* records before this are done with it */
-	struct stream_frame *later;	/* the next one of its ring */
-	bool back;
-	bool waits;			/* for the link to take it */
-};
 
 /* Of one ring. */
 struct stream_ring {
 	bool ended;
 	uint64_t pages;			/* records of this epoch */
-	struct stream_frame *first;	/* frames under way, in the records' order */
-	struct stream_frame *last;
 };
 
 struct stream {
@@ -68,12 +39,7 @@ struct stream {
 	struct frame_digest digest;
 	struct stream_totals totals;
 
-	struct stream_frame *free;
-	unsigned int under_way;
-	unsigned int waiting;		/* of these, for the link to take them */
-	struct stream_frame frames[STREAM_FRAMES];
-	struct stream_room *rooms;	/* free ones */
-	struct stream_room *rooms_mapped;
+	struct fleet *fleet;
 
 	struct link_tx begin;
 	struct frame_begin begin_payload;
@@ -102,84 +68,19 @@ struct stream {
 
 static void stream_fill(struct stream *stream);
 
-/* All before @upto is needed by nobody. */
-static void stream_give(struct stream *stream, uint32_t index, uint64_t upto)
+static void stream_give(void *arg, uint32_t index, uint64_t upto)
 {
-	/* The session may be another one by now, with other rings. */
-	if (index < stream->session->nr_rings &&
-	    ring_give(&stream->session->rings[index], upto))
-		session_kick(stream->session);
+	struct session *session = ((struct stream *)arg)->session;
+
+	/* There may be none any more, or another one with fewer rings. */
+	if (index < session->nr_rings && ring_give(&session->rings[index], upto))
+		session_kick(session);
 }
 
-/* Records that are in no frame were taken: they go with the last frame before them. */
-static void stream_pass(struct stream *stream, uint32_t index)
+static void stream_moved(void *arg)
 {
-	uint64_t taken = stream->session->rings[index].taken;
-	struct stream_ring *state = &stream->rings[index];
+	struct stream *stream = arg;
 
-	if (state->first)
-		state->last->upto = taken;
-	else
-		stream_give(stream, index, taken);
-}
-
-static void stream_frame_put(struct stream *stream, struct stream_frame *frame)
-{
-	if (frame->room) {
-		frame->room->next = stream->rooms;
-		stream->rooms = frame->room;
-		frame->room = NULL;
-	}
-	stream->under_way--;
-	frame->next = stream->free;
-	stream->free = frame;
-}
-
-/* @tx is the first member of its first member. */
-static struct stream_frame *stream_frame_of(struct link_tx *tx)
-{
-	return (struct stream_frame *)tx;
-}
-
-static void stream_frame_taken(struct stream_frame *frame)
-{
-	if (frame->waits)
-		frame->stream->waiting--;
-	frame->waits = false;
-}
-
-/* The link takes the next one. */
-static void stream_frame_sent(struct link_tx *tx)
-{
-	struct stream_frame *frame = stream_frame_of(tx);
-
-	stream_frame_taken(frame);
-	if (frame->stream->collecting)
-		stream_fill(frame->stream);
-}
-
-/* Nobody reads its pages any more. */
-static void stream_frame_done(struct link_tx *tx, bool whole)
-{
-	struct stream_frame *frame = stream_frame_of(tx);
-	struct stream *stream = frame->stream;
-	uint32_t ring = frame->ring;
-	struct stream_ring *state;
-
-	(void)whole;
-	stream_frame_taken(frame);
-	frame->back = true;
-	if (ring == STREAM_COPIES) {
-		stream_frame_put(stream, frame);
-	} else {
-		state = &stream->rings[ring];
-		while (state->first && state->first->back) {
-			frame = state->first;
-			state->first = frame->later;
-			stream_give(stream, ring, frame->upto);
-			stream_frame_put(stream, frame);
-		}
-	}
 	if (stream->collecting)
 		stream_fill(stream);
 }
@@ -198,32 +99,15 @@ static void stream_again(void *arg)
 struct stream *stream_new(struct loop *loop, struct encoder *encoder)
 {
 	struct stream *stream = calloc(1, sizeof(*stream));
-	unsigned int i;
 
 	if (!stream)
 		return NULL;
 	stream->loop = loop;
 	stream->encoder = encoder;
-	/* Not touched until it is used, which is not while the guest stands. */
-	stream->rooms_mapped = mmap(NULL, STREAM_ROOMS * sizeof(struct stream_room),
-				    PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (stream->rooms_mapped == MAP_FAILED) {
+	stream->fleet = fleet_new(stream_give, stream_moved, stream);
+	if (!stream->fleet) {
 		free(stream);
 		return NULL;
-	}
-	for (i = 0; i < STREAM_ROOMS; i++) {
-		stream->rooms_mapped[i].next = stream->rooms;
-		stream->rooms = &stream->rooms_mapped[i];
-	}
-	for (i = 0; i < STREAM_FRAMES; i++) {
-		struct stream_frame *frame = &stream->frames[i];
-
-		pageframe_init(&frame->out);
-		frame->out.tx.sent = stream_frame_sent;
-		frame->out.tx.done = stream_frame_done;
-		frame->stream = stream;
-		frame->next = stream->free;
-		stream->free = frame;
 	}
 	stream->again.fn = stream_again;
 	stream->again.arg = stream;
@@ -247,18 +131,20 @@ void stream_free(struct stream *stream)
 		return;
 	stream_abandon(stream);
 	free(stream->rings);
-	munmap(stream->rooms_mapped, STREAM_ROOMS * sizeof(struct stream_room));
+	fleet_free(stream->fleet);
 	free(stream);
 }
 
 void stream_lend(struct stream *stream, struct link *link, const struct session *session)
 {
 	unsigned int i;
+	size_t bytes;
+	void *rooms = fleet_rooms(stream->fleet, &bytes);
 
 	for (i = 0; i < session->nr_rings; i++)
 		carrier_lend(link, session->rings[i].data,
 			     (size_t)session->rings[i].slots * VMREPL_PAGE_SIZE);
-	carrier_lend(link, stream->rooms_mapped, STREAM_ROOMS * sizeof(struct stream_room));
+	carrier_lend(link, rooms, bytes);
 }
 
 bool stream_encodes(const struct stream *stream)
@@ -289,6 +175,8 @@ static void stream_send(struct stream *stream, struct link_tx *tx, enum frame_ty
 /* Once a session, before anything stands still. */
 static bool stream_room(struct stream *stream, unsigned int nr_rings)
 {
+	if (!fleet_rings(stream->fleet, nr_rings))
+		return false;
 	if (nr_rings <= stream->nr_rings)
 		return true;
 	free(stream->rings);
@@ -368,24 +256,14 @@ static uint64_t stream_rate(const struct stream *stream)
 										  rate;
 }
 
-static struct stream_frame *stream_frame_get(struct stream *stream, uint32_t ring)
+static struct fleet_frame *stream_frame_get(struct stream *stream, uint32_t ring)
 {
-	struct stream_frame *frame = stream->free;
-
-	stream->free = frame->next;
-	stream->under_way++;
-	frame->ring = ring;
-	frame->back = false;
-	if (stream->live && stream->rooms)
+	if (stream->live && fleet_has_room(stream->fleet))
 		stream->encodes = encoder_pays(stream->encoder, stream->epoch, stream_rate(stream));
-	frame->room = stream->encodes ? stream->rooms : NULL;
-	if (frame->room)
-		stream->rooms = frame->room->next;
-	pageframe_begin(&frame->out, frame->room ? frame->room->data : NULL, stream->encoder);
-	return frame;
+	return fleet_get(stream->fleet, ring, stream->encodes, stream->encoder);
 }
 
-static void stream_frame_add(struct stream *stream, struct stream_frame *frame, uint32_t block,
+static void stream_frame_add(struct stream *stream, struct fleet_frame *frame, uint32_t block,
 			     uint64_t page, const uint8_t *data)
 {
 	pageframe_add(&frame->out, stream->encoder, stream->epoch, block, page, data);
@@ -393,29 +271,18 @@ static void stream_frame_add(struct stream *stream, struct stream_frame *frame, 
 	stream->totals.zero_pages += !data;
 }
 
-static void stream_frame_send(struct stream *stream, struct stream_frame *frame)
+/* Records before @upto of its ring are done with it. */
+static void stream_frame_send(struct stream *stream, struct fleet_frame *frame, uint64_t upto)
 {
-	struct stream_ring *state;
-
 	pageframe_end(&frame->out, stream->encoder);
-	frame->waits = true;
-	stream->waiting++;
-	if (frame->ring != STREAM_COPIES) {
-		state = &stream->rings[frame->ring];
-		frame->later = NULL;
-		if (state->first)
-			state->last->later = frame;
-		else
-			state->first = frame;
-		state->last = frame;
-	}
+	fleet_leaves(frame, upto);
 	stream_send(stream, &frame->out.tx, FRAME_PAGES);
 }
 
 /* One frame's worth of small blocks; false when there are no more. */
 static bool stream_fill_copies(struct stream *stream)
 {
-	struct stream_frame *frame = stream_frame_get(stream, STREAM_COPIES);
+	struct fleet_frame *frame = stream_frame_get(stream, FLEET_NO_RING);
 
 	while (stream->copy_block < stream->blocks->nr &&
 	       pageframe_pages(&frame->out) < FRAME_PAGES_MAX) {
@@ -432,15 +299,15 @@ static bool stream_fill_copies(struct stream *stream)
 				 ramblock_page_is_zero(page) ? NULL : page);
 	}
 	if (!pageframe_pages(&frame->out)) {
-		stream_frame_put(stream, frame);
+		fleet_put(frame);
 		return false;
 	}
-	stream_frame_send(stream, frame);
+	stream_frame_send(stream, frame, 0);
 	return true;
 }
 
 /* Whether the standby has the page already. */
-static bool stream_held(struct stream *stream, const struct stream_frame *frame, uint32_t block,
+static bool stream_held(struct stream *stream, const struct fleet_frame *frame, uint32_t block,
 			uint64_t page, const uint8_t *data)
 {
 	uint64_t began;
@@ -463,7 +330,7 @@ static int stream_fill_ring(struct stream *stream, uint32_t index)
 	struct ring *ring = &stream->session->rings[index];
 	struct stream_ring *state = &stream->rings[index];
 	uint64_t ready = ring_ready(ring);
-	struct stream_frame *frame;
+	struct fleet_frame *frame;
 	uint64_t i;
 	int err = 0;
 
@@ -509,17 +376,16 @@ static int stream_fill_ring(struct stream *stream, uint32_t index)
 			stream_frame_add(stream, frame, block, page, data);
 	}
 	if (err) {
-		stream_frame_put(stream, frame);
+		fleet_put(frame);
 		return err;
 	}
 	ring_take(ring, i);
-	frame->upto = ring->taken;
 	if (pageframe_pages(&frame->out)) {
-		stream_frame_send(stream, frame);
+		stream_frame_send(stream, frame, ring->taken);
 		return 1;
 	}
-	stream_frame_put(stream, frame);
-	stream_pass(stream, index);
+	fleet_put(frame);
+	fleet_pass(stream->fleet, index, ring->taken);
 	return 1;
 }
 
@@ -537,8 +403,7 @@ static uint64_t stream_too_fast(const struct stream *stream)
 /* Whether another frame can be begun; otherwise one that comes back, or time, makes it so. */
 static bool stream_can(const struct stream *stream)
 {
-	return stream->free && (!stream->encodes || stream->rooms) &&
-	       stream->looked < STREAM_LOOK && !stream_too_fast(stream);
+	return fleet_can(stream->fleet, stream->encodes) && stream->looked < STREAM_LOOK && !stream_too_fast(stream);
 }
 
 static void stream_fill(struct stream *stream)
@@ -578,7 +443,7 @@ static void stream_fill(struct stream *stream)
 	wait = stream_too_fast(stream);
 	if (wait || stream->looked >= STREAM_LOOK)
 		loop_timer_set(stream->loop, &stream->again, wait);
-	else if (!stream->waiting && stream_can(stream) && !stream->poll)
+	else if (!fleet_waits(stream->fleet) && stream_can(stream) && !stream->poll)
 		stream->poll = loop_poll(stream->loop, stream->session->fd, POLLIN,
 					 stream_readable, stream);
 }

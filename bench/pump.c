@@ -6,8 +6,8 @@
  *	pump listen LINK ADDRESS [KEY FILE]
  *	pump send LINK ADDRESS SECONDS [KEY FILE]
  *
- * LINK is tcp or rdma. Both print "BYTES SECONDS CPU-SECONDS" of the data of all frames:
- * the sender until the last was acknowledged.
+ * LINK is tcp, with one stream, tcp:STREAMS, or rdma. Both print "BYTES SECONDS CPU-SECONDS"
+ * of the data of all frames: the sender until the last was acknowledged.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,8 +18,8 @@
 #include "key.h"
 #include "link.h"
 
-/* As many as the module's ring of 16 MiB holds. */
-#define FRAMES		16u
+/* As many as the rings of a VM with four vCPUs hold. */
+#define FRAMES		64u
 #define TIMEOUT_NS	(60 * NSEC_PER_SEC)
 
 struct pump_frame {
@@ -40,6 +40,8 @@ static uint64_t began, ends, bytes;
 static unsigned int under_way;
 static bool stopped;
 static bool by_rdma;	/* nothing else counts */
+static unsigned int streams = 1;
+static struct link_addr addr;
 
 static void fail(const char *why)
 {
@@ -71,6 +73,14 @@ static void send_one(struct pump_frame *f)
 	link_send(link, &f->tx, FRAME_PAGES, 1);
 }
 
+/* Behind it pages may still come, by streams: it says how many. */
+static void send_end(void)
+{
+	struct frame_end end = { .pages = bytes / FRAME_PAGE_SIZE };
+
+	link_send_copy(link, FRAME_EPOCH_END, 1, &end, sizeof(end));
+}
+
 static void frame_done(struct link_tx *tx, bool sent)
 {
 	under_way--;
@@ -79,12 +89,15 @@ static void frame_done(struct link_tx *tx, bool sent)
 	if (loop_now() < ends)
 		send_one((struct pump_frame *)tx);
 	else if (!under_way)
-		link_send_bye(link, FRAME_BYE_STOP, "enough");
+		send_end();
 }
 
 static void send_all(void)
 {
+	struct frame_begin begin = { .flags = FRAME_BEGIN_STREAMS };
 	struct why why;
+
+	link_send_copy(link, FRAME_EPOCH_BEGIN, 1, &begin, sizeof(begin));
 
 	if (link_lend(link, memory, FRAMES * FRAME_PAGES_MAX * FRAME_PAGE_SIZE, &why))
 		fail(why.text);
@@ -114,7 +127,7 @@ static bool sender_frame(void *arg, const struct frame *frame)
 	struct why why;
 
 	(void)arg;
-	if (frame->type == FRAME_BYE_ACK) {
+	if (frame->type == FRAME_ACK) {
 		stopped = true;
 		if (by_rdma && !link_direct(link, &(uint64_t){ 0 }))
 			fail("it did not go by RDMA to the end");
@@ -125,8 +138,9 @@ static bool sender_frame(void *arg, const struct frame *frame)
 			fail(why.text);
 	} else if (by_rdma) {
 		fail("the other side offers no RDMA");
-	} else {
-		send_all();
+	} else if (frame->length != FRAME_TOKEN_BYTES ||
+		   !link_dial_lanes(link, &addr, streams, frame->payload, joined, NULL)) {
+		fail("there can be no streams");
 	}
 	return true;
 }
@@ -156,11 +170,15 @@ static void prepare(void)
 
 static bool receiver_frame(void *arg, const struct frame *frame)
 {
+	static uint64_t all = UINT64_MAX;
+	uint8_t token[FRAME_TOKEN_BYTES];
 	struct fabric_offer offer;
 	struct why why;
 
 	(void)arg;
 	switch (frame->type) {
+	case FRAME_EPOCH_BEGIN:
+		break;
 	case FRAME_PAGES:
 		if (!bytes)
 			began = loop_now();
@@ -169,14 +187,17 @@ static bool receiver_frame(void *arg, const struct frame *frame)
 	case FRAME_HELLO:
 		if (!link_offer(link, TIMEOUT_NS, &offer, &why))
 			link_send_copy(link, FRAME_ACCEPT, 0, &offer, sizeof(offer));
-		else
-			link_send_copy(link, FRAME_ACCEPT, 0, "{}", 2);
+		else if (!link_offer_lanes(link, token))
+			link_send_copy(link, FRAME_ACCEPT, 0, token, sizeof(token));
 		break;
 	default:
-		stopped = true;
-		link_send_copy(link, FRAME_BYE_ACK, 0, NULL, 0);
-		tell();
+		all = frame_get_end(frame).pages * FRAME_PAGE_SIZE;
 		break;
+	}
+	if (bytes == all) {
+		stopped = true;
+		link_send_copy(link, FRAME_ACK, 1, NULL, 0);
+		tell();
 	}
 	return true;
 }
@@ -191,23 +212,45 @@ static void down(void *arg, const char *why)
 static const struct link_handlers sender = { .up = sender_up, .frame = sender_frame, .down = down };
 static const struct link_handlers receiver = { .frame = receiver_frame, .down = down };
 
+/* What comes after the first connection is a stream of it. */
+static bool stream_frame(void *arg, const struct frame *frame)
+{
+	struct link **stream = arg;
+
+	if (frame->type != FRAME_JOIN || !link_adopt_lane(link, *stream, frame))
+		fail("a connection that is no stream");
+	return true;
+}
+
+static const struct link_handlers stream = { .frame = stream_frame, .down = down };
+
 static void accepted(void *arg, struct link_wire *wire, const char *peer)
 {
-	link = link_adopt(loop, arg, wire, peer, &receiver, NULL);
+	static struct link *other;
+
+	if (link)
+		other = link_adopt(loop, arg, wire, peer, &stream, &other);
+	else
+		link = link_adopt(loop, arg, wire, peer, &receiver, NULL);
 }
 
 int main(int argc, char **argv)
 {
 	bool sends = argc > 4 && !strcmp(argv[1], "send");
 	const char *key_file = argc > 4 + sends ? argv[4 + sends] : NULL;
-	const struct link_ops *ops = argc > 3 ? link_named(argv[2]) : NULL;
-	struct link_addr addr = { 0 };
+	char *colon = argc > 3 ? strchr(argv[2], ':') : NULL;
+	const struct link_ops *ops;
 	struct key key;
 	struct why why;
 
+	if (colon) {
+		*colon = '\0';
+		streams = (unsigned int)strtoul(colon + 1, NULL, 10);
+	}
+	ops = argc > 3 && streams >= 1 && streams <= LINK_LANES_MAX ? link_named(argv[2]) : NULL;
 	if (!ops || (!sends && strcmp(argv[1], "listen"))) {
-		fprintf(stderr, "usage: pump listen tcp|rdma ADDRESS [KEY FILE]\n"
-			"       pump send tcp|rdma ADDRESS SECONDS [KEY FILE]\n");
+		fprintf(stderr, "usage: pump listen tcp[:STREAMS]|rdma ADDRESS [KEY FILE]\n"
+			"       pump send tcp[:STREAMS]|rdma ADDRESS SECONDS [KEY FILE]\n");
 		return 2;
 	}
 	by_rdma = ops == &link_rdma;

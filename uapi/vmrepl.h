@@ -77,6 +77,8 @@
  *	ENOENT		the process has no VM
  *	ENOTUNIQ	the process has more than one VM
  *	EBUSY		this file has a VM already, or the VM has a session
+ *	EINTR		a signal, or an io_uring's work, waits for the calling thread
+ *			(mm_take_all_locks() in mm/mmap.c): try again
  *	EOPNOTSUPP	a VM of this kind cannot be protected; @why says why
  *	EOVERFLOW	more RAM regions than the module keeps
  *	ENOMEM
