@@ -27,6 +27,7 @@ struct fleet {
 	void (*give)(void *arg, uint32_t ring, uint64_t upto);
 	void (*moved)(void *arg);
 	void *arg;
+	bool early;
 	struct fleet_frame *free;
 	unsigned int waiting;		/* for the link to take them */
 	struct fleet_frame frames[FLEET_FRAMES];
@@ -64,9 +65,12 @@ static void fleet_taken(struct fleet_frame *frame)
 
 static void fleet_sent(struct link_tx *tx)
 {
-	struct fleet *fleet = fleet_frame(tx)->fleet;
+	struct fleet_frame *frame = fleet_frame(tx);
+	struct fleet *fleet = frame->fleet;
 
-	fleet_taken(fleet_frame(tx));
+	fleet_taken(frame);
+	if (fleet->early && frame->ring != FLEET_NO_RING)
+		fleet->give(fleet->arg, frame->ring, frame->upto);
 	fleet->moved(fleet->arg);
 }
 
@@ -96,7 +100,7 @@ static void fleet_back(struct link_tx *tx, bool whole)
 }
 
 struct fleet *fleet_new(void (*give)(void *arg, uint32_t ring, uint64_t upto),
-			void (*moved)(void *arg), void *arg)
+			void (*moved)(void *arg), void *arg, bool early)
 {
 	struct fleet *fleet = calloc(1, sizeof(*fleet));
 	unsigned int i;
@@ -106,6 +110,7 @@ struct fleet *fleet_new(void (*give)(void *arg, uint32_t ring, uint64_t upto),
 	fleet->give = give;
 	fleet->moved = moved;
 	fleet->arg = arg;
+	fleet->early = early;
 	/* Not touched until it is used, which is not while the guest stands. */
 	fleet->mapped = mmap(NULL, FLEET_ROOMS * sizeof(struct fleet_room),
 			     PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

@@ -45,11 +45,13 @@ struct fleet_frame {
  * fleet_new() - make one
  * @give:  all records of a ring before @upto are needed by nobody
  * @moved: the link has taken a frame, or one is back
+ * @early: VMREPL_DEBUG_BREAK=give-early: give slots back when the link has taken their
+ *         frame, though the kernel still reads them, which breaks I3
  *
  * Neither is called from within a call of the owner's but link_send(). NULL: no memory.
  */
 struct fleet *fleet_new(void (*give)(void *arg, uint32_t ring, uint64_t upto),
-			void (*moved)(void *arg), void *arg);
+			void (*moved)(void *arg), void *arg, bool early);
 /* Every frame must be back. */
 void fleet_free(struct fleet *fleet);
 

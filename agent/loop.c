@@ -32,6 +32,7 @@ struct loop {
 	struct loop_timer *timers;
 	bool stop;
 	bool zc;
+	uint64_t waited;
 };
 
 uint64_t loop_now(void)
@@ -117,6 +118,11 @@ void loop_free(struct loop *loop)
 void loop_stop(struct loop *loop)
 {
 	loop->stop = true;
+}
+
+uint64_t loop_waited(const struct loop *loop)
+{
+	return loop->waited;
 }
 
 /* A full submission queue is handed to the kernel and is empty then. */
@@ -335,6 +341,8 @@ void loop_turn(struct loop *loop, uint64_t ns)
 	/* Completions are delivered in the wait: there always is one. */
 	if (!ns)
 		ns = 1;
+	else if (!io_uring_cq_ready(&loop->ring))
+		loop->waited = now;
 	ts.tv_sec = (long long)(ns / NSEC_PER_SEC);
 	ts.tv_nsec = (long long)(ns % NSEC_PER_SEC);
 	io_uring_submit_and_wait_timeout(&loop->ring, &cqe, 1, &ts, NULL);

@@ -58,6 +58,8 @@ void loop_stop(struct loop *loop);
 
 /* CLOCK_MONOTONIC in nanoseconds. */
 uint64_t loop_now(void);
+/* When it had nothing to do last, loop_now() time: what came since was seen at once. */
+uint64_t loop_waited(const struct loop *loop);
 
 /* (Re)arms @timer to fire @ns from now. */
 void loop_timer_set(struct loop *loop, struct loop_timer *timer, uint64_t ns);

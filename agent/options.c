@@ -178,9 +178,11 @@ static int options_break(struct options *options, struct why *why)
 		options->debug_break = OPTIONS_BREAK_ACK_EARLY;
 	else if (!strcmp(text, "apply-early"))
 		options->debug_break = OPTIONS_BREAK_APPLY_EARLY;
+	else if (!strcmp(text, "give-early"))
+		options->debug_break = OPTIONS_BREAK_GIVE_EARLY;
 	else
 		return why_set(why, EINVAL,
-			       "VMREPL_DEBUG_BREAK is '%s'; it can be ack-early or apply-early", text);
+			       "VMREPL_DEBUG_BREAK is '%s'; it can be ack-early, apply-early or give-early", text);
 	return 0;
 }
 

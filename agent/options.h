@@ -32,6 +32,7 @@ enum options_break {
 	OPTIONS_BREAK_NONE,
 	OPTIONS_BREAK_ACK_EARLY,	/* I1: output goes before the ack */
 	OPTIONS_BREAK_APPLY_EARLY,	/* I2: pages are applied as they come */
+	OPTIONS_BREAK_GIVE_EARLY,	/* I3: slots are given back while the kernel reads them */
 };
 
 /**

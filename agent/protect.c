@@ -583,7 +583,8 @@ int protect_open(struct protect *p, const struct options *options, struct loop *
 	p->cp.arg = p;
 	p->encoder = encoder_new(options->compress, options->delta_cache);
 	if (p->encoder)
-		p->stream = stream_new(loop, p->encoder);
+		p->stream = stream_new(loop, p->encoder,
+				       options->debug_break == OPTIONS_BREAK_GIVE_EARLY);
 	if (!p->stream)
 		return why_set(why, ENOMEM, "out of memory");
 	stream_limit(p->stream, options->sync_rate);

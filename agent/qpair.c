@@ -373,8 +373,11 @@ static void qpair_written(struct qpair *q)
 	double rate = (double)q->bytes * (double)NSEC_PER_SEC / ns;
 	double weight = q->rate > 0 ? QPAIR_NEW * (double)q->bytes / PLACED_SLOT : 1;
 
-	q->rate += (rate - q->rate) * weight;
 	q->sent += q->bytes;
+	/* Who was busy meanwhile has seen its end later than it was: it was no slower than that. */
+	if (loop_waited(q->loop) < q->began && rate < q->rate)
+		return;
+	q->rate += (rate - q->rate) * weight;
 }
 
 static void qpair_completed(struct qpair *q, const struct ibv_wc *wc)

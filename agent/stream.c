@@ -96,7 +96,7 @@ static void stream_again(void *arg)
 	stream_fill(arg);
 }
 
-struct stream *stream_new(struct loop *loop, struct encoder *encoder)
+struct stream *stream_new(struct loop *loop, struct encoder *encoder, bool early)
 {
 	struct stream *stream = calloc(1, sizeof(*stream));
 
@@ -104,7 +104,7 @@ struct stream *stream_new(struct loop *loop, struct encoder *encoder)
 		return NULL;
 	stream->loop = loop;
 	stream->encoder = encoder;
-	stream->fleet = fleet_new(stream_give, stream_moved, stream);
+	stream->fleet = fleet_new(stream_give, stream_moved, stream, early);
 	if (!stream->fleet) {
 		free(stream);
 		return NULL;

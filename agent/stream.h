@@ -38,8 +38,8 @@ struct stream_totals {
 struct stream;
 struct encoder;
 
-/* @encoder stays the caller's. NULL: no memory. */
-struct stream *stream_new(struct loop *loop, struct encoder *encoder);
+/* @encoder stays the caller's. @early: as in fleet_new(). NULL: no memory. */
+struct stream *stream_new(struct loop *loop, struct encoder *encoder, bool early);
 /* Live rounds take no more of the link than so many bytes a second; 0: what it carries. */
 void stream_limit(struct stream *stream, uint64_t rate);
 /* Every frame must be back from the link. NULL is fine. */
