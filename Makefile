@@ -95,6 +95,8 @@ bench: bench-build
 	bench/run
 	bench/wire
 	bench/link
+	bench/latency
+	bench/adapt
 	$(O)/bench/codec
 
 bench-quick: bench-build

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * encoder: a page pays if the time that it takes to encode is less than the time that
- * the link needs for the bytes it saves. Both are averages over the last frames.
+ * encoder: a way pays if the time that it takes is less than the time that the link needs for
+ * the bytes it saves. Both are averages over the last pages it was tried on.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -10,32 +10,51 @@
 #include "loop.h"
 #include "pagecache.h"
 
-/* Until there is a measurement: LZ4 on a processor of today, and half a page. */
-#define ENCODER_COST_NS		3000.0
+/* Until there is a measurement: a processor of today, and half a page. */
+#define ENCODER_LZ4_NS		3000.0
+#define ENCODER_DELTA_NS	1000.0
 #define ENCODER_SAVED		(FRAME_PAGE_SIZE / 2.0)
-/*
- * Where it does not pay the last two epochs of so many are encoded, to look again: the
- * second has the first one's pages to compare with.
- */
-#define ENCODER_LOOK		32u
-/* How much of the averages is that of a frame of the largest size. */
-#define ENCODER_NEW		0.125
+/* Of a way that is on one page of so many is timed. */
+#define ENCODER_TIMED		8u
+/* How much of an average the last page is, when there were enough. */
+#define ENCODER_NEW		(1.0 / 64)
 /* A delta this small need not be compared with anything. */
 #define ENCODER_SMALL		512u
+
+/* An average over the last ones. */
+struct encoder_average {
+	double value;
+	double nr;
+};
+
+/* One way, of a page that it was tried on. */
+struct encoder_way {
+	bool on;
+	struct encoder_average ns;
+	struct encoder_average saved;
+};
 
 struct encoder {
 	enum encoder_mode mode;
 	struct pagecache *cache;
-	double cost_ns;		/* for a page */
-	double saved;		/* bytes of a page */
-	uint64_t began;
-	struct encoder_totals before;	/* the frame */
+	struct encoder_way lz4;
+	struct encoder_way delta;
+	struct encoder_average found;	/* 1: the page to compare with is known */
+	struct encoder_average keep_ns;	/* to know it the next time */
+	bool samples;
+	uint64_t pages;
 	struct encoder_totals totals;
 	uint8_t *state;		/* device state of the last checkpoint */
 	size_t state_len;
 	size_t state_room;
 	uint8_t differs[ENCODER_PIECE];
 };
+
+static void encoder_count(struct encoder_average *a, double value)
+{
+	a->nr++;
+	a->value += (value - a->value) * (a->nr * ENCODER_NEW > 1 ? ENCODER_NEW : 1 / a->nr);
+}
 
 struct encoder *encoder_new(enum encoder_mode mode, size_t cache)
 {
@@ -44,15 +63,18 @@ struct encoder *encoder_new(enum encoder_mode mode, size_t cache)
 	if (!e)
 		return NULL;
 	e->mode = mode;
-	e->cost_ns = ENCODER_COST_NS;
-	e->saved = ENCODER_SAVED;
-	if (mode == ENCODER_NEVER || !cache)
-		return e;
-	e->cache = pagecache_new(cache);
-	if (!e->cache) {
-		free(e);
-		return NULL;
+	e->lz4.ns.value = ENCODER_LZ4_NS;
+	e->lz4.saved.value = ENCODER_SAVED;
+	e->delta.ns.value = ENCODER_DELTA_NS;
+	e->delta.saved.value = ENCODER_SAVED;
+	if (mode != ENCODER_NEVER && cache) {
+		e->cache = pagecache_new(cache);
+		if (!e->cache) {
+			free(e);
+			return NULL;
+		}
 	}
+	encoder_pays(e, 0);
 	return e;
 }
 
@@ -78,60 +100,98 @@ void encoder_torn(struct encoder *e, uint64_t epoch)
 		pagecache_torn(e->cache, epoch);
 }
 
-bool encoder_pays(struct encoder *e, uint64_t epoch, uint64_t rate)
+bool encoder_pays(struct encoder *e, uint64_t rate)
 {
-	if (e->mode != ENCODER_AUTO)
-		return e->mode == ENCODER_ALWAYS;
-	if (!rate)
-		return false;
-	return e->cost_ns < e->saved * (double)NSEC_PER_SEC / (double)rate ||
-	       epoch % ENCODER_LOOK >= ENCODER_LOOK - 2;
+	double found = e->found.value;
+	double byte_ns;
+
+	e->lz4.on = e->mode == ENCODER_ALWAYS;
+	e->delta.on = e->lz4.on && e->cache;
+	e->samples = e->mode == ENCODER_AUTO;
+	if (e->mode == ENCODER_AUTO && rate) {
+		byte_ns = (double)NSEC_PER_SEC / (double)rate;
+		e->lz4.on = e->lz4.ns.value < e->lz4.saved.value * byte_ns;
+		e->delta.on = e->cache && e->keep_ns.value + found * e->delta.ns.value <
+					  found * e->delta.saved.value * byte_ns;
+	}
+	return e->lz4.on || e->delta.on;
 }
 
-void encoder_begin(struct encoder *e)
+void encoder_rest(struct encoder *e)
 {
-	e->before = e->totals;
-	e->began = loop_now();
+	e->lz4.on = false;
+	e->delta.on = false;
+	e->samples = false;
 }
 
-void encoder_plain(struct encoder *e, uint64_t epoch, uint32_t block, uint64_t page)
+/* One of 64 pages, by its place: it is known the next time, too. */
+static bool encoder_sample(const struct encoder *e, uint32_t block, uint64_t page)
 {
-	if (e->cache)
-		pagecache_put(e->cache, block, page, epoch, NULL);
+	return e->samples && !((page + block) * UINT64_C(0x9e3779b97f4a7c15) >> 58);
+}
+
+/* A way was tried from @began on, where that is not 0. */
+static void encoder_tried(struct encoder_way *way, uint64_t began, size_t n)
+{
+	if (!began)
+		return;
+	encoder_count(&way->ns, (double)(loop_now() - began));
+	encoder_count(&way->saved, n ? (double)(FRAME_PAGE_SIZE - n) : 0);
+}
+
+static void encoder_keep(struct encoder *e, uint64_t epoch, uint32_t block, uint64_t page,
+			 const void *data, bool timed)
+{
+	uint64_t began = timed ? loop_now() : 0;
+
+	if (!e->cache)
+		return;
+	pagecache_put(e->cache, block, page, epoch, data);
+	if (timed && data)
+		encoder_count(&e->keep_ns, (double)(loop_now() - began));
 }
 
 enum frame_page_kind encoder_page(struct encoder *e, uint64_t epoch, uint32_t block,
 				  uint64_t page, const void *data, void *out, size_t *len)
 {
+	bool sample = encoder_sample(e, block, page);
+	bool timed = sample || !(e->pages++ % ENCODER_TIMED);
 	enum frame_page_kind kind = FRAME_PAGE_RAW;
 	const void *base = NULL;
+	uint64_t began;
 	size_t n = 0;
 
 	*len = 0;
 	if (!data) {
-		if (e->cache)
-			pagecache_put(e->cache, block, page, epoch, NULL);
+		encoder_keep(e, epoch, block, page, NULL, false);
 		return FRAME_PAGE_ZERO;
 	}
-	if (e->cache)
+	if (e->cache && (e->delta.on || sample))
 		base = pagecache_find(e->cache, block, page, epoch);
+	if (sample)
+		encoder_count(&e->found, base != NULL);
 	if (base) {
+		began = timed ? loop_now() : 0;
 		n = codec_delta(data, base, out, CODEC_MAX);
+		encoder_tried(&e->delta, began, n);
 		if (n)
 			kind = FRAME_PAGE_DELTA;
 	}
-	if (!n || n > ENCODER_SMALL) {
+	if ((e->lz4.on || sample) && (!n || n > ENCODER_SMALL)) {
 		uint8_t other[CODEC_MAX];
-		size_t m = codec_lz4(data, other, n ? n - 1 : CODEC_MAX);
+		size_t m;
 
+		/* What it saves beside a delta is another matter. */
+		began = timed && !base ? loop_now() : 0;
+		m = codec_lz4(data, other, n ? n - 1 : CODEC_MAX);
+		encoder_tried(&e->lz4, began, m);
 		if (m) {
 			memcpy(out, other, m);
 			n = m;
 			kind = FRAME_PAGE_LZ4;
 		}
 	}
-	if (e->cache)
-		pagecache_put(e->cache, block, page, epoch, data);
+	encoder_keep(e, epoch, block, page, e->delta.on || sample ? data : NULL, timed);
 	e->totals.pages++;
 	e->totals.delta += kind == FRAME_PAGE_DELTA;
 	e->totals.lz4 += kind == FRAME_PAGE_LZ4;
@@ -141,22 +201,19 @@ enum frame_page_kind encoder_page(struct encoder *e, uint64_t epoch, uint32_t bl
 	return kind;
 }
 
-void encoder_end(struct encoder *e)
+void encoder_plain(struct encoder *e, uint64_t epoch, uint32_t block, uint64_t page,
+		   const void *data)
 {
-	double pages = (double)(e->totals.pages - e->before.pages);
-	double weight = ENCODER_NEW * pages / FRAME_PAGES_MAX;
-	double ns = (double)(loop_now() - e->began);
-	double bytes = (double)(e->totals.bytes - e->before.bytes);
+	struct encoder_totals totals = e->totals;
+	uint8_t out[CODEC_MAX];
+	size_t len;
 
-	if (pages == 0)
+	if (!data || !encoder_sample(e, block, page)) {
+		encoder_keep(e, epoch, block, page, NULL, false);
 		return;
-	e->cost_ns += (ns / pages - e->cost_ns) * weight;
-	e->saved += (FRAME_PAGE_SIZE - bytes / pages - e->saved) * weight;
-}
-
-void encoder_spare(struct encoder *e, uint64_t ns)
-{
-	e->began += ns;
+	}
+	encoder_page(e, epoch, block, page, data, out, &len);
+	e->totals = totals;
 }
 
 enum frame_state_kind encoder_state(struct encoder *e, const uint8_t *piece, size_t at,

@@ -3,8 +3,9 @@
  * encoder: how each page travels: as zeros, as what differs from the page that the standby
  * holds, compressed, or as it is, whichever is the smallest.
  *
- * It costs time, which is saved only where the link is slower than the processor. So
- * both are measured, and it is left off where it does not pay.
+ * It costs time, which is saved only where the link is slower than the processor. So what
+ * each way costs and saves is measured, all the time on one page of 64, and a way that does not
+ * pay is not tried on the others: on a fast link that is LZ4 soon, and what differs much later.
  */
 #ifndef VMREPL_ENCODER_H
 #define VMREPL_ENCODER_H
@@ -24,7 +25,7 @@ enum encoder_mode {
 };
 
 /**
- * struct encoder_totals - since encoder_new(), of frames that were encoded
+ * struct encoder_totals - since encoder_new(), of pages given to encoder_page()
  * @pages: that were no zeros
  * @delta, @lz4, @raw: how many of these went as what
  * @bytes: that went for them
@@ -50,22 +51,17 @@ void encoder_forget(struct encoder *e);
 void encoder_torn(struct encoder *e, uint64_t epoch);
 
 /**
- * encoder_pays() - are the next pages to be encoded?
- * @epoch: that they are of
- * @rate:  bytes a second that the link carries; 0: not known
+ * encoder_pays() - is something to be tried on the next pages?
+ * @rate: bytes a second that the link carries; 0: not known
  *
  * Before each checkpoint; in a first sync, which is long, before each frame.
  */
-bool encoder_pays(struct encoder *e, uint64_t epoch, uint64_t rate);
-
-/* Before and after the pages of one frame that are encoded: so much time they take. */
-void encoder_begin(struct encoder *e);
-void encoder_end(struct encoder *e);
-/* So many nanoseconds between the two were not spent on it. */
-void encoder_spare(struct encoder *e, uint64_t ns);
+bool encoder_pays(struct encoder *e, uint64_t rate);
+/* The guest waits for the next pages: nothing is tried on them, on none. */
+void encoder_rest(struct encoder *e);
 
 /**
- * encoder_page() - the next page of the frame
+ * encoder_page() - the next page, where encoder_pays()
  * @data: NULL: zeros
  * @out:  room for CODEC_MAX
  * @len:  bytes written there; 0: it goes as it is
@@ -75,8 +71,9 @@ void encoder_spare(struct encoder *e, uint64_t ns);
 enum frame_page_kind encoder_page(struct encoder *e, uint64_t epoch, uint32_t block,
 				  uint64_t page, const void *data, void *out, size_t *len);
 
-/* A page that is sent as it is, without encoder_page(). */
-void encoder_plain(struct encoder *e, uint64_t epoch, uint32_t block, uint64_t page);
+/* A page that is sent as it is, without encoder_page(). @data: NULL: zeros. */
+void encoder_plain(struct encoder *e, uint64_t epoch, uint32_t block, uint64_t page,
+		   const void *data);
 
 /* Bytes of a piece of device state that is encoded. */
 #define ENCODER_PIECE		65536u

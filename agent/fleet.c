@@ -172,8 +172,7 @@ bool fleet_waits(const struct fleet *fleet)
 	return fleet->waiting;
 }
 
-struct fleet_frame *fleet_get(struct fleet *fleet, uint32_t ring, bool encode,
-			      struct encoder *encoder)
+struct fleet_frame *fleet_get(struct fleet *fleet, uint32_t ring, bool encode)
 {
 	struct fleet_frame *frame = fleet->free;
 
@@ -184,7 +183,7 @@ struct fleet_frame *fleet_get(struct fleet *fleet, uint32_t ring, bool encode,
 	frame->room = encode ? fleet->rooms : NULL;
 	if (frame->room)
 		fleet->rooms = frame->room->next;
-	pageframe_begin(&frame->out, frame->room ? frame->room->data : NULL, encoder);
+	pageframe_begin(&frame->out, frame->room ? frame->room->data : NULL);
 	return frame;
 }
 

@@ -14,7 +14,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "encoder.h"
 #include "pageframe.h"
 
 /* Of a frame whose pages are in no ring. */
@@ -68,8 +67,7 @@ bool fleet_has_room(const struct fleet *fleet);
 bool fleet_waits(const struct fleet *fleet);
 
 /* An empty frame, where fleet_can(). */
-struct fleet_frame *fleet_get(struct fleet *fleet, uint32_t ring, bool encode,
-			      struct encoder *encoder);
+struct fleet_frame *fleet_get(struct fleet *fleet, uint32_t ring, bool encode);
 /* It is not needed. */
 void fleet_put(struct fleet_frame *frame);
 /* It is about to be handed to the link; with it records before @upto of its ring are done. */

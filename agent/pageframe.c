@@ -14,15 +14,13 @@ void pageframe_init(struct pageframe *frame)
 	memset(frame->iov, 0, sizeof(frame->iov));
 }
 
-void pageframe_begin(struct pageframe *frame, uint8_t *room, struct encoder *encoder)
+void pageframe_begin(struct pageframe *frame, uint8_t *room)
 {
 	frame->desc.head.nr = 0;
 	frame->desc.head.bytes = 0;
 	frame->tx.n = 2;
 	frame->room = room;
 	frame->used = 0;
-	if (room)
-		encoder_begin(encoder);
 }
 
 void pageframe_add(struct pageframe *frame, struct encoder *encoder, uint64_t epoch,
@@ -43,7 +41,7 @@ void pageframe_add(struct pageframe *frame, struct encoder *encoder, uint64_t ep
 		if (len)
 			data = out;
 	} else {
-		encoder_plain(encoder, epoch, block, page);
+		encoder_plain(encoder, epoch, block, page, data);
 	}
 	desc->bytes = data ? len ? len : FRAME_PAGE_SIZE : 0;
 	if (!data)
@@ -59,11 +57,9 @@ void pageframe_add(struct pageframe *frame, struct encoder *encoder, uint64_t ep
 	frame->tx.n++;
 }
 
-void pageframe_end(struct pageframe *frame, struct encoder *encoder)
+void pageframe_end(struct pageframe *frame)
 {
 	frame->iov[1].iov_base = &frame->desc;
 	frame->iov[1].iov_len = sizeof(frame->desc.head) +
 				frame->desc.head.nr * sizeof(struct frame_page);
-	if (frame->room)
-		encoder_end(encoder);
 }

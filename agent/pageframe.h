@@ -42,7 +42,7 @@ struct pageframe {
 void pageframe_init(struct pageframe *frame);
 
 /* Empties it. */
-void pageframe_begin(struct pageframe *frame, uint8_t *room, struct encoder *encoder);
+void pageframe_begin(struct pageframe *frame, uint8_t *room);
 
 /**
  * pageframe_add() - one more page; there is room for FRAME_PAGES_MAX
@@ -52,7 +52,7 @@ void pageframe_add(struct pageframe *frame, struct encoder *encoder, uint64_t ep
 		   uint32_t block, uint64_t page, const uint8_t *data);
 
 /* Makes @tx ready for the link. */
-void pageframe_end(struct pageframe *frame, struct encoder *encoder);
+void pageframe_end(struct pageframe *frame);
 
 static inline uint32_t pageframe_pages(const struct pageframe *frame)
 {

@@ -200,8 +200,11 @@ void stream_begin(struct stream *stream, struct link *link, struct session *sess
 	memset(&stream->totals, 0, sizeof(stream->totals));
 	stream->live = flags & STREAM_LIVE;
 	stream->began = loop_now();
-	stream->encodes = !(flags & STREAM_STANDS) &&
-			  encoder_pays(stream->encoder, epoch, link_rate(link));
+	stream->encodes = false;
+	if (flags & STREAM_STANDS)
+		encoder_rest(stream->encoder);
+	else
+		stream->encodes = encoder_pays(stream->encoder, link_rate(link));
 	stream->copies = flags & STREAM_COPIES_TOO;
 	stream->copy_block = 0;
 	stream->copy_page = 0;
@@ -259,8 +262,8 @@ static uint64_t stream_rate(const struct stream *stream)
 static struct fleet_frame *stream_frame_get(struct stream *stream, uint32_t ring)
 {
 	if (stream->live && fleet_has_room(stream->fleet))
-		stream->encodes = encoder_pays(stream->encoder, stream->epoch, stream_rate(stream));
-	return fleet_get(stream->fleet, ring, stream->encodes, stream->encoder);
+		stream->encodes = encoder_pays(stream->encoder, stream_rate(stream));
+	return fleet_get(stream->fleet, ring, stream->encodes);
 }
 
 static void stream_frame_add(struct stream *stream, struct fleet_frame *frame, uint32_t block,
@@ -274,7 +277,7 @@ static void stream_frame_add(struct stream *stream, struct fleet_frame *frame, u
 /* Records before @upto of its ring are done with it. */
 static void stream_frame_send(struct stream *stream, struct fleet_frame *frame, uint64_t upto)
 {
-	pageframe_end(&frame->out, stream->encoder);
+	pageframe_end(&frame->out);
 	fleet_leaves(frame, upto);
 	stream_send(stream, &frame->out.tx, FRAME_PAGES);
 }
@@ -307,20 +310,16 @@ static bool stream_fill_copies(struct stream *stream)
 }
 
 /* Whether the standby has the page already. */
-static bool stream_held(struct stream *stream, const struct fleet_frame *frame, uint32_t block,
-			uint64_t page, const uint8_t *data)
+static bool stream_held(struct stream *stream, uint32_t block, uint64_t page,
+			const uint8_t *data)
 {
-	uint64_t began;
 	bool held;
 
 	if (!stream->held || !data)
 		return false;
-	began = frame->room ? loop_now() : 0;
 	held = pagesums_holds(stream->held, block, page, data);
 	stream->looked++;
 	stream->totals.same_pages += held;
-	if (frame->room)
-		encoder_spare(stream->encoder, loop_now() - began);
 	return held;
 }
 
@@ -372,7 +371,7 @@ static int stream_fill_ring(struct stream *stream, uint32_t index)
 		}
 		state->pages++;
 		data = rec->type == VMREPL_REC_PAGE ? ring_data(ring, i) : NULL;
-		if (!stream_held(stream, frame, block, page, data))
+		if (!stream_held(stream, block, page, data))
 			stream_frame_add(stream, frame, block, page, data);
 	}
 	if (err) {
@@ -473,7 +472,7 @@ static int stream_state(struct stream *stream, const uint8_t *state, size_t len)
 	/* A torn epoch has none, and the one before stays what the next is compared with. */
 	if (!len)
 		return 0;
-	if (!encoder_pays(encoder, stream->epoch, link_rate(stream->link)))
+	if (!encoder_pays(encoder, link_rate(stream->link)))
 		encoder = NULL;
 	for (at = 0; at < len;) {
 		struct stateframe *frame = stateframe_new(encoder, state, at, len);

@@ -44,7 +44,7 @@ static unsigned int nr;
 
 static void leaves(struct fleet *fleet, uint32_t ring, uint64_t from, uint64_t upto)
 {
-	struct fleet_frame *frame = fleet_get(fleet, ring, false, NULL);
+	struct fleet_frame *frame = fleet_get(fleet, ring, false);
 
 	sent[nr++] = (struct sent) { frame, ring, from, false };
 	fleet_leaves(frame, upto);
