@@ -9,8 +9,10 @@
  * Needs no privileges and no module; --tls: a kernel with TLS.
  */
 #include <stdlib.h>
+#include <sys/resource.h>
 
 #include "ends.h"
+#include "landing.h"
 
 #define STREAMS		3u
 #define FRAMES		24u
@@ -175,6 +177,42 @@ static void test_lost(void)
 	close_both();
 }
 
+/* Keeps what has come, as an epoch does. */
+static struct landing *kept[FRAMES];
+static unsigned int nr_kept;
+
+static void keep(const struct frame *frame)
+{
+	if (frame->type == FRAME_PAGES && nr_kept < FRAMES)
+		kept[nr_kept++] = landing_hold(frame->landing);
+}
+
+/* There is no more memory for pages; what is said needs none. */
+static void test_no_memory(void)
+{
+	struct rlimit all, none;
+
+	open_streams(1);
+	begin(1);
+	UNTIL(far_end.frames == 1);
+	far_end.show = keep;
+	getrlimit(RLIMIT_AS, &all);
+	none = all;
+	none.rlim_cur = 0;
+	setrlimit(RLIMIT_AS, &none);
+	send_pages();
+	UNTIL(near_end.lanes_lost);
+	setrlimit(RLIMIT_AS, &all);
+	tap_ok(near_end.lanes_lost && nr_kept && nr_kept < FRAMES,
+	       "no memory for pages after %u frames: the streams are lost", nr_kept);
+	link_send_copy(near_end.link, FRAME_HELLO, 0, "{}", 2);
+	tap_ok(UNTIL(far_end.last_type == FRAME_HELLO) && !near_end.down && !far_end.down,
+	       "the other side is not");
+	close_both();
+	while (nr_kept)
+		landing_put(kept[--nr_kept]);
+}
+
 static void test_refused(void)
 {
 	uint8_t other[FRAME_TOKEN_BYTES] = { 1 };
@@ -235,6 +273,7 @@ int main(int argc, char **argv)
 	test_pages();
 	test_goodbye();
 	test_lost();
+	test_no_memory();
 	test_refused();
 	test_ends();
 	ops->unlisten(door);
