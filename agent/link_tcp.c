@@ -308,12 +308,8 @@ static void tcp_lent(void *arg, int res)
 {
 	struct tcp_lend *lend = arg;
 
-	/* So much memory cannot be pinned (RLIMIT_MEMLOCK): copies can be made. */
-	if (res == -ENOMEM || res == -ENOBUFS) {
-		lend->wire->lends = false;
-		res = 0;
-	}
-	tcp_sent(lend->wire, res);
+	/* So much memory cannot be pinned now (RLIMIT_MEMLOCK): copies can be made. */
+	tcp_sent(lend->wire, res == -ENOMEM || res == -ENOBUFS ? 0 : res);
 }
 
 static void tcp_gone(void *arg)

@@ -166,11 +166,15 @@ static void main_insist(void)
 
 static void main_warn(const struct options *options)
 {
+	static const char *const broken[] = {
+		[OPTIONS_BREAK_ACK_EARLY] = "output is released before the standby has acknowledged it",
+		[OPTIONS_BREAK_APPLY_EARLY] = "the standby applies epochs before they are whole",
+		[OPTIONS_BREAK_GIVE_EARLY] = "pages are overwritten while they are sent",
+	};
+
 	if (options->debug_break)
 		report_warn("VMREPL_DEBUG_BREAK IS SET: %s. THIS AGENT LOSES DATA ON PURPOSE, FOR TESTS",
-			    options->debug_break == OPTIONS_BREAK_ACK_EARLY ?
-			    "output is released before the standby has acknowledged it" :
-			    "the standby applies epochs before they are whole");
+			    broken[options->debug_break]);
 	if (options->insecure)
 		report_warn("--insecure: who can reach the network between the hosts can read the guest's memory, and can pass for either of them");
 	else if (!options->addr.key)
