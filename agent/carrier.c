@@ -21,7 +21,8 @@ void carrier_offer(struct link *link, uint64_t timeout_ns, const struct hello *t
 	struct why why;
 
 	ours->streams = 0;
-	if (theirs->streams && !link_offer_lanes(link, ours->streams_token))
+	if (theirs->streams && !link_offer_lanes(link, (unsigned int)theirs->streams,
+						 ours->streams_token))
 		ours->streams = theirs->streams;
 	ours->offered = false;
 	ours->rdma_why[0] = '\0';
@@ -43,10 +44,16 @@ bool carrier_join(struct link *link, const struct link_addr *addr, uint64_t time
 {
 	struct why why;
 
-	if (!ours->rdma)
-		return ours->streams && theirs->streams &&
-		       link_dial_lanes(link, addr, (unsigned int)ours->streams,
-				       theirs->streams_token, done, arg);
+	if (!ours->rdma) {
+		if (!ours->streams)
+			return false;
+		if (theirs->streams &&
+		    link_dial_lanes(link, addr, (unsigned int)ours->streams,
+				    theirs->streams_token, done, arg))
+			return true;
+		carrier_without(link, "go", "the standby can have no streams now");
+		return false;
+	}
 	if (!theirs->rdma)
 		why_set(&why, 0, "the standby was not started with --link rdma");
 	else if (!theirs->offered)

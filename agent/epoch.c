@@ -15,6 +15,11 @@
 /* Frames that there is room for at first: 64 MiB of pages. */
 #define EPOCH_FRAMES	64u
 
+/* Of what is held, beyond one and a half times what an epoch may have. */
+#define EPOCH_HOLD_MORE		(64ull << 20)
+
+static uint64_t epoch_ids;
+
 /* A PAGES frame that waits. */
 struct epoch_frame {
 	struct landing *landing;
@@ -38,6 +43,8 @@ struct epoch {
 	bool live;
 	struct epoch_frame *frames;
 	size_t nr_frames;
+	uint64_t id;			/* of the landings that it has counted */
+	uint64_t held;			/* bytes of them */
 	size_t room;
 	uint64_t bytes;
 	uint64_t pages;
@@ -90,6 +97,7 @@ void epoch_reset(struct epoch *epoch)
 	while (epoch->at < epoch->nr_frames)
 		landing_put(epoch->frames[epoch->at++].landing);
 	epoch->nr_frames = 0;
+	epoch->held = 0;
 	epoch->at = 0;
 	epoch->number = 0;
 	epoch->open = false;
@@ -190,10 +198,36 @@ static int epoch_apply_frame(struct epoch *epoch, const struct frame *frame, str
 	return epoch->apply(epoch->arg, pages, head.nr, why);
 }
 
+static int epoch_too_large(const struct epoch *epoch, struct why *why)
+{
+	return why_set(why, EFBIG,
+		       "an epoch is larger than %llu MiB; start the standby's agent with a larger --max-epoch-mib",
+		       (unsigned long long)(epoch->shape->max_bytes >> 20));
+}
+
+/*
+ * What is kept keeps all of its landing, whatever else came into that: a peer could make
+ * little of much. A third may be lost at the ends of landings, and some by each stream.
+ */
+static int epoch_hold(struct epoch *epoch, struct landing *landing, struct why *why)
+{
+	if (!landing)
+		return why_set(why, ENOMEM, "no memory for an epoch of this size");
+	if (landing->mark == epoch->id)
+		return 0;
+	landing->mark = epoch->id;
+	epoch->held += LANDING_MAP;
+	if (epoch->held > epoch->shape->max_bytes + epoch->shape->max_bytes / 2 + EPOCH_HOLD_MORE)
+		return epoch_too_large(epoch, why);
+	return 0;
+}
+
 static int epoch_keep(struct epoch *epoch, const struct frame *frame, struct why *why)
 {
-	if (!frame->landing)
-		return why_set(why, EINVAL, "internal error: a frame that cannot be kept");
+	int err = epoch_hold(epoch, frame->landing, why);
+
+	if (err)
+		return err;
 	if (epoch->nr_frames == epoch->room) {
 		size_t room = epoch->room * 2;
 		struct epoch_frame *more = realloc(epoch->frames, room * sizeof(*more));
@@ -232,9 +266,7 @@ static int epoch_add_pages(struct epoch *epoch, const struct frame *frame, struc
 	}
 	epoch->bytes += frame->length;
 	if (epoch->bytes > epoch->shape->max_bytes && !epoch->live)
-		return why_set(why, EFBIG,
-			       "an epoch is larger than %llu MiB; start the standby's agent with a larger --max-epoch-mib",
-			       (unsigned long long)(epoch->shape->max_bytes >> 20));
+		return epoch_too_large(epoch, why);
 	epoch->pages += head.nr;
 	/* Once: what differs cannot be applied twice. */
 	if (epoch->live || epoch->early)
@@ -321,6 +353,7 @@ int epoch_add(struct epoch *epoch, const struct frame *frame, struct why *why)
 		if (!frame->epoch)
 			return why_set(why, EPROTO, "it began an epoch without a number");
 		epoch->open = true;
+		epoch->id = ++epoch_ids;
 		epoch->number = frame->epoch;
 		epoch->live = begin.flags & FRAME_BEGIN_LIVE;
 		epoch->digest.streams = begin.flags & FRAME_BEGIN_STREAMS;

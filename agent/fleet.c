@@ -92,7 +92,8 @@ static void fleet_back(struct link_tx *tx, bool whole)
 		while (ring->first && ring->first->back) {
 			frame = ring->first;
 			ring->first = frame->next;
-			fleet->give(fleet->arg, index, frame->upto);
+			if (!fleet->early)
+				fleet->give(fleet->arg, index, frame->upto);
 			fleet_put(frame);
 		}
 	}

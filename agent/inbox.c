@@ -22,24 +22,38 @@ static size_t inbox_need(const struct inbox *box)
 	return sizeof(head) + head.length;
 }
 
+bool inbox_open(struct inbox *box)
+{
+	box->at = landing_get();
+	box->spare = landing_get();
+	if (box->at && box->spare)
+		return true;
+	inbox_free(box);
+	return false;
+}
+
+/* Nothing that has come is needed here any more: where the next frame may go. */
+static void inbox_turn(struct inbox *box)
+{
+	bool spare = box->at == box->spare;
+	struct landing *next;
+
+	if (!spare && box->at->refs > 1 && box->to < INBOX_LAST)
+		return;
+	if (spare || box->at->refs > 1) {
+		next = landing_get();
+		if (!spare)
+			landing_put(box->at);
+		box->at = next ? next : box->spare;
+	}
+	box->from = 0;
+	box->to = 0;
+}
+
 void *inbox_room(struct inbox *box, size_t *len)
 {
-	if (box->at && inbox_empty(box)) {
-		if (box->at->refs == 1) {
-			box->from = 0;
-			box->to = 0;
-		} else if (box->to >= INBOX_LAST) {
-			landing_put(box->at);
-			box->at = NULL;
-		}
-	}
-	if (!box->at) {
-		box->at = landing_get();
-		box->from = 0;
-		box->to = 0;
-		if (!box->at)
-			return NULL;
-	}
+	if (inbox_empty(box))
+		inbox_turn(box);
 	*len = box->to < INBOX_LAST ? INBOX_LAST - box->to :
 				      inbox_need(box) - (box->to - box->from);
 	return box->at->data + box->to;
@@ -56,7 +70,7 @@ ssize_t inbox_look(const struct inbox *box, struct frame *frame, const char **wh
 				why);
 
 	if (n > 0)
-		frame->landing = box->at;
+		frame->landing = box->at == box->spare ? NULL : box->at;
 	return n;
 }
 
@@ -73,6 +87,9 @@ void inbox_drop(struct inbox *box)
 
 void inbox_free(struct inbox *box)
 {
-	landing_put(box->at);
+	if (box->at != box->spare)
+		landing_put(box->at);
+	landing_put(box->spare);
 	box->at = NULL;
+	box->spare = NULL;
 }

@@ -65,8 +65,10 @@ struct landing *landing_get(void)
 
 	if (!landing)
 		landing = landing_map(false);
-	if (landing)
+	if (landing) {
 		landing->refs = 1;
+		landing->mark = 0;
+	}
 	return landing;
 }
 

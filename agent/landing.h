@@ -15,11 +15,13 @@
 /**
  * struct landing - a piece of memory
  * @refs: who has it
+ * @mark: of who has counted it, see epoch.c
  * @next: of the pool
  * @data: LANDING_BYTES of it
  */
 struct landing {
 	unsigned int refs;
+	uint64_t mark;
 	struct landing *next;
 	uint8_t data[];
 };

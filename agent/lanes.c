@@ -30,6 +30,7 @@ struct lanes {
 	bool open;		/* those that were wanted have joined */
 	bool closed;
 	unsigned int nr;	/* of lane[] that were in use */
+	unsigned int wanted;	/* that there are to be */
 	struct lane lane[LINK_LANES_MAX];
 
 	uint64_t epoch;		/* accepting side: what has begun */
@@ -37,7 +38,6 @@ struct lanes {
 	/* Connecting side. */
 	const struct link_ops *ops;
 	const struct link_addr *addr;
-	unsigned int wanted;
 	void (*done)(void *arg, const char *why);
 	void *done_arg;
 };
@@ -123,10 +123,11 @@ static const struct link_handlers lane_accepted = {
 	.closed	= lane_closed,
 };
 
-int lanes_offer(struct lanes *lanes, uint8_t *token)
+int lanes_offer(struct lanes *lanes, unsigned int nr, uint8_t *token)
 {
 	if (getrandom(lanes->join.token, FRAME_TOKEN_BYTES, 0) != FRAME_TOKEN_BYTES)
 		return -EIO;
+	lanes->wanted = nr;
 	memcpy(token, lanes->join.token, FRAME_TOKEN_BYTES);
 	return 0;
 }
@@ -137,7 +138,7 @@ bool lanes_adopt(struct lanes *lanes, struct link *link, const struct frame *fra
 	unsigned int i, differs = 0;
 	struct lane *lane;
 
-	if (!lanes || lanes->closed || lanes->nr == LINK_LANES_MAX)
+	if (!lanes || lanes->closed || lanes->nr == lanes->wanted)
 		return false;
 	/* All of it, so that the time it takes tells nothing. */
 	for (i = 0; i < FRAME_TOKEN_BYTES; i++)
@@ -270,6 +271,28 @@ uint64_t lanes_rate(const struct lanes *lanes)
 	for (i = 0; i < lanes->nr; i++)
 		rate += link_rate(lanes->lane[i].link);
 	return rate;
+}
+
+bool lanes_full(const struct lanes *lanes)
+{
+	unsigned int i;
+
+	for (i = 0; i < lanes->nr; i++)
+		if (!link_waiting(lanes->lane[i].link))
+			return false;
+	return true;
+}
+
+void lanes_unqueue(struct lanes *lanes)
+{
+	unsigned int i;
+
+	if (!lanes)
+		return;
+	lanes->open = false;
+	for (i = 0; i < lanes->nr && !lanes->closed; i++)
+		if (lanes->lane[i].link)
+			link_unqueue(lanes->lane[i].link);
 }
 
 void lanes_close(struct lanes *lanes)

@@ -38,8 +38,8 @@ struct lanes *lanes_new(struct loop *loop, const struct lanes_handlers *handlers
 /* None is left, see lanes_busy(). NULL is fine, here and below. */
 void lanes_free(struct lanes *lanes);
 
-/* Accepting side: draws the token. Returns 0 or -errno. */
-int lanes_offer(struct lanes *lanes, uint8_t *token);
+/* Accepting side: there may be @nr; draws the token. Returns 0 or -errno: there may be none. */
+int lanes_offer(struct lanes *lanes, unsigned int nr, uint8_t *token);
 /* It has joined with @frame, a JOIN; false: it may not. The link is ours then. */
 bool lanes_adopt(struct lanes *lanes, struct link *link, const struct frame *frame);
 /* The epoch has begun on the link. */
@@ -57,6 +57,11 @@ unsigned int lanes_open(const struct lanes *lanes);
 /* As link_rate(), of all. */
 uint64_t lanes_rate(const struct lanes *lanes);
 
+/* As link_full(). */
+bool lanes_full(const struct lanes *lanes);
+
+/* What waits on them comes back, not sent; no page goes by them any more. */
+void lanes_unqueue(struct lanes *lanes);
 /* Ends them; nothing is told but @closed. */
 void lanes_close(struct lanes *lanes);
 /* Whether something of them is left. */

@@ -146,6 +146,10 @@ static void link_abandon(void *arg)
 {
 	struct link *link = arg;
 
+	if (link->out.busy || link->rx_busy || link->connecting) {
+		loop_timer_set(link->loop, &link->flush, LINK_FLUSH_NS);
+		return;
+	}
 	outbox_abandon(&link->out);
 	link_reap(link);
 }
@@ -225,6 +229,16 @@ uint64_t link_waiting(const struct link *link)
 	return outbox_bytes(&link->out);
 }
 
+bool link_full(const struct link *link)
+{
+	return lanes_open(link->lanes) ? lanes_full(link->lanes) : !outbox_empty(&link->out);
+}
+
+void link_unqueue(struct link *link)
+{
+	outbox_unqueue(&link->out);
+}
+
 void link_send_copy(struct link *link, enum frame_type type, uint64_t epoch,
 		    const void *payload, size_t len)
 {
@@ -245,7 +259,7 @@ void link_send_bye(struct link *link, enum frame_bye_reason reason, const char *
 	if (link->dead || link->flushing)
 		return;
 	outbox_unqueue(&link->out);
-	lanes_close(link->lanes);
+	lanes_unqueue(link->lanes);
 	memcpy(payload, &bye, sizeof(bye));
 	memcpy(payload + sizeof(bye), text, len);
 	link_send_copy(link, FRAME_BYE, 0, payload, sizeof(bye) + len);
@@ -290,8 +304,14 @@ static void link_other_version(struct link *link)
 {
 	static const char answer[] = "we speak another protocol version";
 
+	link->telling = true;
 	link->handlers->down(link->arg, "it speaks another protocol version; "
 			     "install the same vmrepl-agent on both hosts");
+	link->telling = false;
+	if (link->dead) {
+		link_reap(link);
+		return;
+	}
 	link_send_copy(link, FRAME_REFUSE, 0, answer, sizeof(answer) - 1);
 	link_close_soon(link);
 }
@@ -390,10 +410,6 @@ static void link_recv_more(struct link *link)
 	if (link->flushing)
 		inbox_drop(&link->in);
 	room = inbox_room(&link->in, &len);
-	if (!room) {
-		link_down(link, "out of memory");
-		return;
-	}
 	link->rx_busy = true;
 	link->ops->recv(link->wire, room, len, link_received, link);
 }
@@ -405,8 +421,7 @@ static struct link *link_new(struct loop *loop, const struct link_ops *ops,
 
 	if (!link)
 		return NULL;
-	link->in.at = landing_get();
-	if (!link->in.at) {
+	if (!inbox_open(&link->in)) {
 		free(link);
 		return NULL;
 	}
@@ -556,9 +571,9 @@ static bool link_make_lanes(struct link *link)
 	return link->lanes;
 }
 
-int link_offer_lanes(struct link *link, uint8_t *token)
+int link_offer_lanes(struct link *link, unsigned int nr, uint8_t *token)
 {
-	return link_make_lanes(link) ? lanes_offer(link->lanes, token) : -ENOMEM;
+	return link_make_lanes(link) ? lanes_offer(link->lanes, nr, token) : -ENOMEM;
 }
 
 bool link_adopt_lane(struct link *link, struct link *lane, const struct frame *frame)

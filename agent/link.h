@@ -201,6 +201,10 @@ uint64_t link_send(struct link *link, struct link_tx *tx,
 		   enum frame_type type, uint64_t epoch);
 /* Bytes that wait to be sent, or are being sent. */
 uint64_t link_waiting(const struct link *link);
+/* Whether pages would have to wait, whichever way they go. */
+bool link_full(const struct link *link);
+/* Takes back what waits: it comes back, not sent. */
+void link_unqueue(struct link *link);
 /*
  * Queues a small frame made of a copy of @payload (FRAME_JSON_MAX at most).
  * Allocates: not for use while the guest stands.
@@ -256,10 +260,10 @@ void link_keep_why(struct link *link, const char *why);
 const char *link_why(const struct link *link);
 
 /*
- * The accepting side: the link may have streams from now on; @token: what the other side
- * needs for that, FRAME_TOKEN_BYTES. Returns 0 or -errno.
+ * The accepting side: the link may have up to @nr streams from now on; @token: what the other
+ * side needs for that, FRAME_TOKEN_BYTES. Returns 0 or -errno.
  */
-int link_offer_lanes(struct link *link, uint8_t *token);
+int link_offer_lanes(struct link *link, unsigned int nr, uint8_t *token);
 /*
  * Another connection wants to be one, by @frame, a JOIN. False: it may not. Else it belongs
  * to @link, whose owner gets its frames.

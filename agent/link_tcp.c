@@ -162,7 +162,7 @@ static struct link_wire *tcp_wire(struct loop *loop, int fd, const struct key *k
 	/* The kernel's TLS does not know MSG_WAITALL, see tls_sw_sendmsg() in net/tls. */
 	wire->flags = key ? MSG_NOSIGNAL : MSG_NOSIGNAL | MSG_WAITALL;
 	/* Nor does it send without a copy: what it encrypts it has to write somewhere. */
-	wire->lends = !key && loop_has_zc(loop);
+	wire->lends = !key;
 	tcp_tune(fd);
 	return wire;
 }
@@ -308,8 +308,8 @@ static void tcp_lent(void *arg, int res)
 {
 	struct tcp_lend *lend = arg;
 
-	/* So much memory cannot be pinned now (RLIMIT_MEMLOCK): copies can be made. */
-	tcp_sent(lend->wire, res == -ENOMEM || res == -ENOBUFS ? 0 : res);
+	/* So much memory cannot be pinned now, or not for this kind of TCP: copies can be made. */
+	tcp_sent(lend->wire, res == -ENOMEM || res == -ENOBUFS || res == -EOPNOTSUPP ? 0 : res);
 }
 
 static void tcp_gone(void *arg)
@@ -339,7 +339,7 @@ static void tcp_send(struct link_wire *wire, struct iovec *iov, int n, struct li
 	out->holds = 1;
 	for (i = 0; i < n; i++)
 		bytes += iov[i].iov_len;
-	if (!wire->lends || !lend || bytes < TCP_LEND_MIN) {
+	if (!wire->lends || !lend || bytes < TCP_LEND_MIN || !loop_can_zc(wire->loop)) {
 		loop_sendmsg(wire->loop, wire->fd, &wire->msg, wire->flags, tcp_sent, wire);
 		return;
 	}

@@ -228,9 +228,9 @@ struct loop_op *loop_sendmsg_zc(struct loop *loop, int fd, const struct msghdr *
 	return op;
 }
 
-bool loop_has_zc(const struct loop *loop)
+bool loop_can_zc(const struct loop *loop)
 {
-	return loop->zc;
+	return loop->zc && loop->in_flight < LOOP_OPS / 2;
 }
 
 void loop_cancel(struct loop *loop, struct loop_op *op)

@@ -87,8 +87,11 @@ struct loop_op *loop_sendmsg(struct loop *loop, int fd, const struct msghdr *msg
  */
 struct loop_op *loop_sendmsg_zc(struct loop *loop, int fd, const struct msghdr *msg, int flags,
 				loop_fn fn, void (*gone)(void *arg), void *arg);
-/* Whether the kernel has loop_sendmsg_zc(): Linux 6.1. */
-bool loop_has_zc(const struct loop *loop);
+/*
+ * Whether the kernel has loop_sendmsg_zc() (Linux 6.1), and not too many are waited for: a
+ * device that stands may keep them.
+ */
+bool loop_can_zc(const struct loop *loop);
 
 /*
  * Cancels a poll, an accept or a connect: its @fn is not called any more. The

@@ -225,6 +225,11 @@ static void peer_lanes_lost(void *arg, const char *why)
 
 	if (!peer->agreed || peer->leaving)
 		return;
+	/* No page was sent yet. */
+	if (peer->counting) {
+		carrier_joined(peer->link, why);
+		return;
+	}
 	why_set(&peer->why, 0, "the streams of pages were lost: %s", why);
 	loop_timer_set(peer->loop, &peer->streamless, PEER_STREAMLESS_NS);
 }

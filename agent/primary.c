@@ -37,6 +37,8 @@
  */
 #define PRIMARY_RETRY_STALLS	30u
 
+#define PRIMARY_STREAMS_NS	(60 * NSEC_PER_SEC)
+
 enum primary_state {
 	PRIMARY_CONNECTING,
 	PRIMARY_SYNCING,	/* live rounds */
@@ -71,6 +73,8 @@ struct primary {
 	bool was_attached;	/* the first connection did its part */
 
 	struct retry retry;
+	uint64_t broken_at;	/* streams were lost; 0: never */
+	bool streamless;	/* the next connection has none */
 	char last_why[WHY_LEN];
 
 	bool ending;		/* the program ends after LEAVING */
@@ -133,6 +137,17 @@ static void primary_stalled(void *arg, const char *text)
 	if (!p->protect.can_promote)
 		primary_let_go(p);
 	primary_leave(p, FRAME_BYE_RESYNC, text, false, 0);
+}
+
+/* Who has lost them twice in a while does without on the next connection. */
+static void primary_broken(void *arg, const char *text)
+{
+	struct primary *p = arg;
+	uint64_t now = loop_now();
+
+	p->streamless = p->broken_at && now - p->broken_at < PRIMARY_STREAMS_NS;
+	p->broken_at = now;
+	primary_again(p, text);
 }
 
 static void primary_failed(void *arg, const char *text)
@@ -208,7 +223,12 @@ static bool primary_up(void *arg)
 {
 	struct primary *p = arg;
 
-	return !p->was_attached || primary_look_again(p);
+	if (p->was_attached && !primary_look_again(p))
+		return false;
+	if (p->streamless)
+		p->vmm.hello.streams = 0;
+	p->streamless = false;
+	return true;
 }
 
 /* The standby agrees: now the VM is touched. */
@@ -521,7 +541,7 @@ static int primary_open(struct primary *p, struct why *why)
 	p->peer.left = primary_left;
 	p->peer.freed = primary_freed;
 	p->peer.lost = primary_lost;
-	p->peer.broken = primary_again;
+	p->peer.broken = primary_broken;
 	p->peer.closed = primary_closed;
 	p->peer.arg = p;
 	p->peer.hello = &p->vmm.hello;

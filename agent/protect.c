@@ -87,8 +87,17 @@ static void protect_stream_round(struct protect *p)
 	bool first = p->round == 1;
 
 	stream_begin(p->stream, p->link, &p->guard->session, p->guard->blocks,
-		     p->epoch.number, STREAM_LIVE | (first ? STREAM_COPIES_TOO : 0),
-		     first ? p->sums : NULL);
+		     p->epoch.number, STREAM_LIVE, first ? p->sums : NULL);
+	stream_collect(p->stream, protect_live_collected, p);
+}
+
+/* Before the first round, which has newer pages of the same blocks. */
+static void protect_copies(struct protect *p)
+{
+	protect_begin(p, true);
+	p->round = 0;
+	stream_begin(p->stream, p->link, &p->guard->session, p->guard->blocks,
+		     p->epoch.number, STREAM_LIVE | STREAM_COPIES, NULL);
 	stream_collect(p->stream, protect_live_collected, p);
 }
 
@@ -144,12 +153,16 @@ static void protect_round_acked(struct protect *p)
 	uint64_t pages = p->epoch.pages;
 	bool stuck = p->round > 2 && pages > p->round_pages * 3 / 4;
 
+	if (!p->round) {
+		ramblock_free_copies(p->guard->blocks);
+		protect_first_round(p);
+		return;
+	}
 	report_event("round", "epoch:u round:u pages:u same_pages:u bytes:u ack_us:u",
 		     p->epoch.number, (uint64_t)p->round, pages,
 		     stream_totals(p->stream)->same_pages, stream_totals(p->stream)->bytes,
 		     (loop_now() - p->epoch.started) / NSEC_PER_USEC);
 	if (p->round == 1) {
-		ramblock_free_copies(p->guard->blocks);
 		report_progress_done("first sync", pages);
 		if (p->sums)
 			report_phase("first sync: the standby held %" PRIu64 " of %" PRIu64 " pages already",
@@ -482,9 +495,10 @@ static void protect_line(void *arg)
 	struct protect *p = arg;
 
 	if (p->phase == PROTECT_SYNCING) {
-		report_progress(p->round == 1 ? "first sync" : "catching up",
-				stream_totals(p->stream)->pages +
-				stream_totals(p->stream)->same_pages, p->epoch.pages);
+		if (p->round)
+			report_progress(p->round == 1 ? "first sync" : "catching up",
+					stream_totals(p->stream)->pages +
+					stream_totals(p->stream)->same_pages, p->epoch.pages);
 		loop_timer_set(p->loop, &p->line, NSEC_PER_SEC / 10);
 		return;
 	}
@@ -521,7 +535,6 @@ void protect_start(struct protect *p, struct link *link, struct pagesums *sums)
 	p->sums = sums;
 	encoder_forget(p->encoder);
 	stream_lend(p->stream, link, &p->guard->session);
-	p->round = 0;
 	p->relayout = false;
 	p->held = false;
 	p->retake = false;
@@ -529,7 +542,7 @@ void protect_start(struct protect *p, struct link *link, struct pagesums *sums)
 	p->stands = false;
 	protect_set_phase(p, PROTECT_SYNCING);
 	loop_timer_set(p->loop, &p->line, NSEC_PER_SEC / 10);
-	protect_first_round(p);
+	protect_copies(p);
 }
 
 void protect_halt(struct protect *p)

@@ -162,7 +162,6 @@ void report_progress(const char *what, uint64_t done, uint64_t total)
 	if (now - report.last_bar < (report.tty ? NSEC_PER_SEC / 10 : NSEC_PER_SEC))
 		return;
 	report.last_bar = now;
-	/* Small blocks come along with the first round, beyond its count. */
 	done = done < total ? done : total;
 	report_left(what, done, total, left, sizeof(left));
 	report_draw(what, done, total, left);

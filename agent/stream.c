@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * stream: the module is only polled while nothing waits to be sent; otherwise that the link
- * has taken something is the reason to look at the rings again, so that frames are large
- * where it is slow.
+ * stream: the module is only polled while the link takes frames at once; otherwise that it
+ * has taken one is the reason to look at the rings again, so that frames are large where it
+ * is slow.
  */
 #include <errno.h>
 #include <poll.h>
@@ -49,6 +49,7 @@ struct stream {
 	struct iovec end_iov[2];
 
 	bool copies;			/* small blocks are still to be sent */
+	bool no_rings;			/* and nothing else */
 	unsigned int copy_block;
 	uint64_t copy_page;
 
@@ -205,7 +206,8 @@ void stream_begin(struct stream *stream, struct link *link, struct session *sess
 		encoder_rest(stream->encoder);
 	else
 		stream->encodes = encoder_pays(stream->encoder, link_rate(link));
-	stream->copies = flags & STREAM_COPIES_TOO;
+	stream->copies = flags & STREAM_COPIES;
+	stream->no_rings = stream->copies;
 	stream->copy_block = 0;
 	stream->copy_page = 0;
 	stream->nr_ended = 0;
@@ -405,6 +407,11 @@ static bool stream_can(const struct stream *stream)
 	return fleet_can(stream->fleet, stream->encodes) && stream->looked < STREAM_LOOK && !stream_too_fast(stream);
 }
 
+static unsigned int stream_rings(const struct stream *stream)
+{
+	return stream->no_rings ? 0 : stream->session->nr_rings;
+}
+
 static void stream_fill(struct stream *stream)
 {
 	bool more = true;
@@ -424,7 +431,7 @@ static void stream_fill(struct stream *stream)
 			more = true;
 			continue;
 		}
-		for (i = 0; i < stream->session->nr_rings && stream_can(stream); i++) {
+		for (i = 0; i < stream_rings(stream) && stream_can(stream); i++) {
 			err = stream_fill_ring(stream, i);
 			if (err < 0) {
 				stream->filling = false;
@@ -435,14 +442,15 @@ static void stream_fill(struct stream *stream)
 		}
 	}
 	stream->filling = false;
-	if (!stream->copies && stream->nr_ended == stream->session->nr_rings) {
+	if (!stream->copies && stream->nr_ended == stream_rings(stream)) {
 		stream_finish(stream, 0);
 		return;
 	}
 	wait = stream_too_fast(stream);
 	if (wait || stream->looked >= STREAM_LOOK)
 		loop_timer_set(stream->loop, &stream->again, wait);
-	else if (!fleet_waits(stream->fleet) && stream_can(stream) && !stream->poll)
+	else if (!(fleet_waits(stream->fleet) && link_full(stream->link)) && stream_can(stream) &&
+		 !stream->poll)
 		stream->poll = loop_poll(stream->loop, stream->session->fd, POLLIN,
 					 stream_readable, stream);
 }

@@ -3,7 +3,7 @@
  * stream: one outgoing epoch, from the module's rings into the link.
  *
  * Pages are sent from where the module put them; a ring's slots are given back
- * when their bytes are with the transport. Everything that is needed while the
+ * when the transport does not read them any more. Everything that is needed while the
  * guest stands was allocated by stream_new().
  */
 #ifndef VMREPL_STREAM_H
@@ -54,8 +54,12 @@ void stream_lend(struct stream *stream, struct link *link, const struct session 
 
 /* A round of the first sync. */
 #define STREAM_LIVE		(1u << 0)
-/* Send the @copy of every small block first; they stay until the epoch is acknowledged. */
-#define STREAM_COPIES_TOO	(1u << 1)
+/*
+ * Send the @copy of every small block and nothing else: no ring is looked at. They stay until
+ * the epoch is acknowledged. The rings have these pages, too, and newer, and of one epoch's
+ * pages none comes before another.
+ */
+#define STREAM_COPIES		(1u << 1)
 /* The guest stands until all is collected: nothing is encoded meanwhile. */
 #define STREAM_STANDS		(1u << 2)
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * visitors: the standby's port, and who has come to it. Of them at most one becomes the
- * primary; the others have a few seconds to say HELLO.
+ * primary, some become its streams; the others have a few seconds to say HELLO or JOIN.
  *
  * Anybody may connect, so there are few places, and when they are taken the one goes
  * that has waited longest of the address that has most of them: an address that
@@ -18,7 +18,7 @@
 #include "loop.h"
 #include "why.h"
 
-/* Connections that have not said HELLO, or were refused. */
+/* Connections that have said neither HELLO nor JOIN, or were refused. */
 #define VISITORS_WAITING	8u
 /* Those, the primary, and what is still being closed. */
 #define VISITORS_PLACES		(2 * VISITORS_WAITING)

@@ -187,7 +187,7 @@ static bool receiver_frame(void *arg, const struct frame *frame)
 
 	(void)arg;
 	if (frame->type == FRAME_HELLO) {
-		if (link_offer_lanes(link, token))
+		if (link_offer_lanes(link, 1, token))
 			fail("out of memory");
 		link_send_copy(link, FRAME_ACCEPT, 0, token, sizeof(token));
 	} else if (frame->type == FRAME_PAGES) {

@@ -187,7 +187,7 @@ static bool receiver_frame(void *arg, const struct frame *frame)
 	case FRAME_HELLO:
 		if (!link_offer(link, TIMEOUT_NS, &offer, &why))
 			link_send_copy(link, FRAME_ACCEPT, 0, &offer, sizeof(offer));
-		else if (!link_offer_lanes(link, token))
+		else if (!link_offer_lanes(link, LINK_LANES_MAX, token))
 			link_send_copy(link, FRAME_ACCEPT, 0, token, sizeof(token));
 		break;
 	default:

@@ -290,7 +290,7 @@ static void prepare(void)
 	const char *text = getenv("VMREPL_DEBUG_BREAK");
 
 	epoch = epoch_new(&shape, apply, vm_read, NULL, text && !strcmp(text, "apply-early"));
-	MUST(epoch && !landing_reserve(16u << 20));
+	MUST(epoch && !landing_reserve(16u << 20) && inbox_open(&in_box));
 	for (size_t i = 0; i < sizeof(base); i++)
 		base[i] = (uint8_t)(i * 7);
 	epoch_compare_state(epoch, &base_state);

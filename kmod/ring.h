@@ -65,7 +65,7 @@ void vmrepl_ring_want_kick(struct vmrepl_ring_mem *r, bool want);
 /* Tell the agent that the session is broken. */
 void vmrepl_ring_set_broken(struct vmrepl_ring_mem *r);
 
-/* Are there records that the agent's tail has not passed? Any context. */
+/* Are there records that the agent has neither seen nor passed with its tail? Any context. */
 bool vmrepl_ring_readable(struct vmrepl_ring_mem *r);
 
 /* Map all of it into @vma. Return: 0, -EINVAL or -ENOMEM. */

@@ -215,8 +215,8 @@ static int receive(const uint8_t *byte, size_t len)
 		const char *fault;
 		int ret;
 
-		if (len && !feed(&in, &byte, &len))
-			tap_die("no memory");
+		if (len)
+			feed(&in, &byte, &len);
 		n = inbox_empty(&in) ? 0 : inbox_look(&in, &frame, &fault);
 		if (n <= 0)
 			continue;
@@ -466,6 +466,8 @@ static void test_given_back(void)
 	inbox_free(&in);
 	landing_reserve(0);
 	before = mapped_pages();
+	if (!inbox_open(&in))
+		tap_die("no memory");
 	stream_epoch(&s, 5, 1);
 	if (receive(s.byte, s.len) != 1)
 		tap_die("an epoch is refused");
@@ -502,6 +504,40 @@ static void shuffle(struct stream *to, const struct stream *from, const unsigned
 		memcpy(byte, &head, sizeof(head));
 		memcpy(byte + sizeof(head), &end, sizeof(end));
 	}
+}
+
+/* Little that is kept of much that has come. */
+static void test_held(void)
+{
+	struct {
+		struct frame_pages head;
+		struct frame_page page;
+	} payload = { { .nr = 1 }, { .kind = FRAME_PAGE_ZERO } };
+	static struct landing *landings[64];
+	struct frame_begin begin = { 0 };
+	struct frame frame = {
+		.type = FRAME_EPOCH_BEGIN, .epoch = 7, .payload = (uint8_t *)&begin,
+		.length = sizeof(begin),
+	};
+	struct why why;
+	unsigned int n;
+
+	epoch_add(epoch, &frame, &why);
+	for (n = 0; n < 64; n++) {
+		landings[n] = landing_get();
+		memcpy(landings[n]->data, &payload, sizeof(payload));
+		frame = (struct frame) {
+			.type = FRAME_PAGES, .epoch = 7, .payload = landings[n]->data,
+			.length = sizeof(payload), .landing = landings[n],
+		};
+		if (epoch_add(epoch, &frame, &why))
+			break;
+	}
+	tap_ok(n < 32, "%u pages that keep %u MiB: refused: %s", n, n * (LANDING_MAP >> 20),
+	       n < 64 ? why.text : "");
+	epoch_reset(epoch);
+	for (; n < 64; n--)
+		landing_put(landings[n]);
 }
 
 /* Pages that come by other connections: before, between and behind what comes on this one. */
@@ -559,7 +595,7 @@ int main(void)
 	uint64_t bytes;
 
 	epoch = epoch_new(&shape, apply, vm_read, &vm, early);
-	if (!epoch || landing_reserve(1 << 20))
+	if (!epoch || landing_reserve(1 << 20) || !inbox_open(&in))
 		tap_die("no memory");
 	epoch_compare_state(epoch, &state);
 
@@ -605,6 +641,7 @@ int main(void)
 	       "the whole second epoch makes exactly its memory and state");
 	test_state();
 	test_streams();
+	test_held();
 	test_given_back();
 	epoch_free(epoch);
 	return tap_done();

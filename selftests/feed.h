@@ -11,20 +11,17 @@
 #include "inbox.h"
 
 /* As much of them as there is room for at once; what they point to moves on. */
-static inline bool feed(struct inbox *in, const uint8_t **byte, size_t *len)
+static inline void feed(struct inbox *in, const uint8_t **byte, size_t *len)
 {
 	size_t room;
 	void *to = inbox_room(in, &room);
 
-	if (!to)
-		return false;
 	if (room > *len)
 		room = *len;
 	memcpy(to, *byte, room);
 	inbox_add(in, room);
 	*byte += room;
 	*len -= room;
-	return true;
 }
 
 /* One whole frame: returns its length, or what is wrong with it. */
@@ -32,8 +29,7 @@ static inline ssize_t feed_frame(struct inbox *in, const uint8_t *byte, size_t l
 				 struct frame *frame, const char **fault)
 {
 	while (len)
-		if (!feed(in, &byte, &len))
-			return -1;
+		feed(in, &byte, &len);
 	return inbox_look(in, frame, fault);
 }
 

@@ -190,6 +190,11 @@ hosts_up() {
 	for host in "${old[@]}"; do
 		[[ $host == client ]] || clear_host "$host"
 	done
+	# An emulator that has ended meanwhile is none of the test's.
+	for host in a b client; do
+		is_up "$host" || { note "host $host is gone; it is booted once more"; "$lab" kill "$host" 2>/dev/null; }
+	done
+	must "$lab" pair
 	give_key a
 	give_key b
 	load_module

@@ -10,6 +10,7 @@
  */
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 
 #include "ends.h"
 #include "landing.h"
@@ -75,7 +76,7 @@ static void open_streams(unsigned int nr)
 	joins = 0;
 	refused = 0;
 	open_both();
-	if (link_offer_lanes(far_end.link, token) ||
+	if (link_offer_lanes(far_end.link, nr, token) ||
 	    !link_dial_lanes(near_end.link, &addr, nr, token, on_joined, NULL))
 		tap_die("no memory");
 	UNTIL(joined || not_joined[0]);
@@ -179,15 +180,16 @@ static void test_lost(void)
 
 /* Keeps what has come, as an epoch does. */
 static struct landing *kept[FRAMES];
-static unsigned int nr_kept;
+static unsigned int nr_kept, not_kept;
 
 static void keep(const struct frame *frame)
 {
-	if (frame->type == FRAME_PAGES && nr_kept < FRAMES)
+	if (frame->type == FRAME_PAGES && frame->landing)
 		kept[nr_kept++] = landing_hold(frame->landing);
+	not_kept += frame->type == FRAME_PAGES && !frame->landing;
 }
 
-/* There is no more memory for pages; what is said needs none. */
+/* There is no memory to keep pages; all else goes on, for whoever has to say so. */
 static void test_no_memory(void)
 {
 	struct rlimit all, none;
@@ -201,16 +203,46 @@ static void test_no_memory(void)
 	none.rlim_cur = 0;
 	setrlimit(RLIMIT_AS, &none);
 	send_pages();
-	UNTIL(near_end.lanes_lost);
+	UNTIL(nr_kept + not_kept == FRAMES);
 	setrlimit(RLIMIT_AS, &all);
-	tap_ok(near_end.lanes_lost && nr_kept && nr_kept < FRAMES,
-	       "no memory for pages after %u frames: the streams are lost", nr_kept);
-	link_send_copy(near_end.link, FRAME_HELLO, 0, "{}", 2);
-	tap_ok(UNTIL(far_end.last_type == FRAME_HELLO) && !near_end.down && !far_end.down,
-	       "the other side is not");
+	tap_ok(nr_kept && not_kept && nr_kept + not_kept == FRAMES,
+	       "no memory for pages after %u frames: %u come that cannot be kept", nr_kept, not_kept);
+	tap_ok(!near_end.lanes_lost && !near_end.down && !far_end.down && !far_end.lanes_lost,
+	       "nothing is lost");
 	close_both();
 	while (nr_kept)
 		landing_put(kept[--nr_kept]);
+}
+
+/* Whoever knows the token: a plain socket. */
+static void test_nonsense(void)
+{
+	struct frame_join join;
+	struct iovec iov = { &join, sizeof(join) };
+	struct frame_header head;
+	int fd;
+
+	joins = 0;
+	open_both();
+	if (link_offer_lanes(far_end.link, 1, token))
+		tap_die("no memory");
+	memcpy(join.token, token, sizeof(join.token));
+	frame_seal(&head, FRAME_JOIN, 0, 0, &iov, 1);
+	fd = socket(addr.sa.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0 || connect(fd, (struct sockaddr *)&addr.sa, addr.len) ||
+	    send(fd, &head, sizeof(head), 0) != sizeof(head) ||
+	    send(fd, &join, sizeof(join), 0) != sizeof(join))
+		tap_die("cannot connect on the loopback interface");
+	tap_ok(UNTIL(joins == 1), "it joins");
+	head.version++;
+	if (send(fd, &head, sizeof(head), 0) != sizeof(head))
+		tap_die("cannot send");
+	tap_ok(UNTIL(far_end.lanes_lost) && strstr(far_end.why, "another protocol version"),
+	       "another protocol on a stream: %s", far_end.why);
+	link_send_copy(near_end.link, FRAME_HELLO, 0, "{}", 2);
+	tap_ok(UNTIL(far_end.last_type == FRAME_HELLO) && !near_end.down, "the link goes on");
+	shutdown(fd, SHUT_RDWR);
+	close_both();
 }
 
 static void test_refused(void)
@@ -221,7 +253,7 @@ static void test_refused(void)
 	not_joined[0] = '\0';
 	refused = 0;
 	open_both();
-	if (link_offer_lanes(far_end.link, token))
+	if (link_offer_lanes(far_end.link, 2, token))
 		tap_die("no memory");
 	link_dial_lanes(near_end.link, &addr, 2, other, on_joined, NULL);
 	tap_ok(UNTIL(not_joined[0]) && refused == 1 && !link_lanes(far_end.link),
@@ -229,6 +261,16 @@ static void test_refused(void)
 	tap_ok(!link_lanes(near_end.link) && !near_end.lanes_lost, "pages go over the link");
 	send_big(near_end.link, &bigs[0]);
 	tap_ok(UNTIL(far_end.last_type == FRAME_PAGES) && !near_end.down, "they do");
+	close_both();
+
+	not_joined[0] = '\0';
+	refused = 0;
+	joins = 0;
+	open_both();
+	if (link_offer_lanes(far_end.link, 1, token))
+		tap_die("no memory");
+	link_dial_lanes(near_end.link, &addr, 2, token, on_joined, NULL);
+	tap_ok(UNTIL(not_joined[0]) && refused == 1 && joins == 1, "more than were offered: refused");
 	close_both();
 
 	open_both();
@@ -246,7 +288,7 @@ static void test_ends(void)
 	for (turns = 0; turns < 40; turns++) {
 		joins = 0;
 		open_both();
-		if (link_offer_lanes(far_end.link, token) ||
+		if (link_offer_lanes(far_end.link, STREAMS, token) ||
 		    !link_dial_lanes(near_end.link, &addr, STREAMS, token, on_joined, NULL))
 			tap_die("no memory");
 		for (unsigned int i = 0; i < turns; i++)
@@ -274,6 +316,8 @@ int main(int argc, char **argv)
 	test_goodbye();
 	test_lost();
 	test_no_memory();
+	if (!tls)
+		test_nonsense();
 	test_refused();
 	test_ends();
 	ops->unlisten(door);

@@ -341,6 +341,8 @@ int main(void)
 	store.room = on_room;
 	store.broken = on_broken;
 	ramblock_init(&next.blocks);
+	if (!inbox_open(&in))
+		tap_die("no memory");
 	if (store_open(&store, loop, getpid(), 0, early, &why))
 		tap_die("%s", why.text);
 	test_order();
