@@ -147,6 +147,8 @@ static void primary_broken(void *arg, const char *text)
 
 	p->streamless = p->broken_at && now - p->broken_at < PRIMARY_STREAMS_NS;
 	p->broken_at = now;
+	if (p->streamless)
+		report_warn("streams were lost twice within a minute: on the next connection pages go over that itself");
 	primary_again(p, text);
 }
 
