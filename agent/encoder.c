@@ -16,6 +16,12 @@
 #define ENCODER_SAVED		(FRAME_PAGE_SIZE / 2.0)
 /* Of a way that is on one page of so many is timed. */
 #define ENCODER_TIMED		8u
+/* LZ4 takes longer: where it does not pay it is tried on one of so many that are tried. */
+#define ENCODER_FEWER		4u
+/* So many times as long as usual something may take. */
+#define ENCODER_LONG		3.0
+/* Of so many rates the lowest is believed: what is small may pass at any speed. */
+#define ENCODER_RATES		8u
 /* How much of an average the last page is, when there were enough. */
 #define ENCODER_NEW		(1.0 / 64)
 /* A delta this small need not be compared with anything. */
@@ -42,6 +48,8 @@ struct encoder {
 	struct encoder_average found;	/* 1: the page to compare with is known */
 	struct encoder_average keep_ns;	/* to know it the next time */
 	bool samples;
+	uint64_t rates[ENCODER_RATES];	/* that were told last; 0: none yet */
+	unsigned int nr_rates;
 	uint64_t pages;
 	struct encoder_totals totals;
 	uint8_t *state;		/* device state of the last checkpoint */
@@ -100,6 +108,17 @@ void encoder_torn(struct encoder *e, uint64_t epoch)
 		pagecache_torn(e->cache, epoch);
 }
 
+static uint64_t encoder_rate(struct encoder *e, uint64_t rate)
+{
+	unsigned int i;
+
+	e->rates[e->nr_rates++ % ENCODER_RATES] = rate;
+	for (i = 0; i < ENCODER_RATES; i++)
+		if (e->rates[i] && e->rates[i] < rate)
+			rate = e->rates[i];
+	return rate;
+}
+
 bool encoder_pays(struct encoder *e, uint64_t rate)
 {
 	double found = e->found.value;
@@ -109,7 +128,7 @@ bool encoder_pays(struct encoder *e, uint64_t rate)
 	e->delta.on = e->lz4.on && e->cache;
 	e->samples = e->mode == ENCODER_AUTO;
 	if (e->mode == ENCODER_AUTO && rate) {
-		byte_ns = (double)NSEC_PER_SEC / (double)rate;
+		byte_ns = (double)NSEC_PER_SEC / (double)encoder_rate(e, rate);
 		e->lz4.on = e->lz4.ns.value < e->lz4.saved.value * byte_ns;
 		e->delta.on = e->cache && e->keep_ns.value + found * e->delta.ns.value <
 					  found * e->delta.saved.value * byte_ns;
@@ -124,6 +143,16 @@ void encoder_rest(struct encoder *e)
 	e->samples = false;
 }
 
+/* So long it took; who was interrupted meanwhile is not taken at his word. */
+static void encoder_took(struct encoder_average *ns, uint64_t began)
+{
+	double took = (double)(loop_now() - began);
+
+	if (ns->nr * ENCODER_NEW > 0.25 && took > ns->value * ENCODER_LONG)
+		took = ns->value * ENCODER_LONG;
+	encoder_count(ns, took);
+}
+
 /* One of 64 pages, by its place: it is known the next time, too. */
 static bool encoder_sample(const struct encoder *e, uint32_t block, uint64_t page)
 {
@@ -135,7 +164,7 @@ static void encoder_tried(struct encoder_way *way, uint64_t began, size_t n)
 {
 	if (!began)
 		return;
-	encoder_count(&way->ns, (double)(loop_now() - began));
+	encoder_took(&way->ns, began);
 	encoder_count(&way->saved, n ? (double)(FRAME_PAGE_SIZE - n) : 0);
 }
 
@@ -148,20 +177,22 @@ static void encoder_keep(struct encoder *e, uint64_t epoch, uint32_t block, uint
 		return;
 	pagecache_put(e->cache, block, page, epoch, data);
 	if (timed && data)
-		encoder_count(&e->keep_ns, (double)(loop_now() - began));
+		encoder_took(&e->keep_ns, began);
 }
 
 enum frame_page_kind encoder_page(struct encoder *e, uint64_t epoch, uint32_t block,
 				  uint64_t page, const void *data, void *out, size_t *len)
 {
 	bool sample = encoder_sample(e, block, page);
-	bool timed = sample || !(e->pages++ % ENCODER_TIMED);
+	bool timed = sample || !(e->pages % ENCODER_TIMED);
+	bool lz4 = e->lz4.on || (sample && !(e->pages % ENCODER_FEWER));
 	enum frame_page_kind kind = FRAME_PAGE_RAW;
 	const void *base = NULL;
 	uint64_t began;
 	size_t n = 0;
 
 	*len = 0;
+	e->pages++;
 	if (!data) {
 		encoder_keep(e, epoch, block, page, NULL, false);
 		return FRAME_PAGE_ZERO;
@@ -177,7 +208,7 @@ enum frame_page_kind encoder_page(struct encoder *e, uint64_t epoch, uint32_t bl
 		if (n)
 			kind = FRAME_PAGE_DELTA;
 	}
-	if ((e->lz4.on || sample) && (!n || n > ENCODER_SMALL)) {
+	if (lz4 && (!n || n > ENCODER_SMALL)) {
 		uint8_t other[CODEC_MAX];
 		size_t m;
 

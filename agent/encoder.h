@@ -4,8 +4,8 @@
  * holds, compressed, or as it is, whichever is the smallest.
  *
  * It costs time, which is saved only where the link is slower than the processor. So what
- * each way costs and saves is measured, all the time on one page of 64, and a way that does not
- * pay is not tried on the others: on a fast link that is LZ4 soon, and what differs much later.
+ * each way costs and saves is measured, all the time on one page of 64 (LZ4: of 256), and a way
+ * that does not pay is not tried on the others: on a fast link that is LZ4 soon, and what differs much later.
  */
 #ifndef VMREPL_ENCODER_H
 #define VMREPL_ENCODER_H

@@ -10,7 +10,7 @@
  * fresh: pages that the other side has never seen, of a program; changed: pages of which it
  * has all but a hundredth. Sends 1024 pages, waits until they are acknowledged, sends the
  * next, and prints "CHECKPOINTS ENCODED BYTES SECONDS CPU-SECONDS": how many of them were
- * encoded, and the bytes of all on the wire.
+ * encoded, and the bytes of all on the wire. The first eight do not count: by then auto knows.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,6 +26,7 @@
 #define FRAMES		(PAGES / FRAME_PAGES_MAX)
 /* Of fresh pages so many are there; they come again after as many checkpoints. */
 #define SETS		16u
+#define FIRST		8u
 
 static struct loop *loop;
 static struct link *link;
@@ -37,6 +38,7 @@ static bool changed;
 static uint64_t epoch, began, ends, sent_pages, came, bytes, encoded;
 static unsigned int under_way;
 static bool acked;
+static double cpu_before;
 
 static void fail(const char *why)
 {
@@ -92,16 +94,20 @@ static void send_one(void)
 		       &(struct frame_end) { .pages = sent_pages }, sizeof(struct frame_end));
 }
 
-static void tell(void)
+static double cpu(void)
 {
 	struct rusage use;
 
 	getrusage(RUSAGE_SELF, &use);
-	printf("%llu %llu %llu %.3f %.3f\n", (unsigned long long)epoch,
+	return (double)(use.ru_utime.tv_sec + use.ru_stime.tv_sec) +
+	       (double)(use.ru_utime.tv_usec + use.ru_stime.tv_usec) / 1e6;
+}
+
+static void tell(void)
+{
+	printf("%llu %llu %llu %.3f %.3f\n", (unsigned long long)epoch - FIRST,
 	       (unsigned long long)encoded, (unsigned long long)bytes,
-	       (double)(loop_now() - began) / (double)NSEC_PER_SEC,
-	       (double)(use.ru_utime.tv_sec + use.ru_stime.tv_sec) +
-	       (double)(use.ru_utime.tv_usec + use.ru_stime.tv_usec) / 1e6);
+	       (double)(loop_now() - began) / (double)NSEC_PER_SEC, cpu() - cpu_before);
 	exit(0);
 }
 
@@ -111,8 +117,15 @@ static void next_one(void)
 	if (!acked || under_way)
 		return;
 	acked = false;
-	if (loop_now() > ends)
+	if (epoch == FIRST) {
+		began = loop_now();
+		ends += began;
+		cpu_before = cpu();
+		bytes = 0;
+		encoded = 0;
+	} else if (epoch > FIRST && loop_now() > ends) {
 		tell();
+	}
 	send_one();
 }
 
@@ -130,8 +143,6 @@ static void joined(void *arg, const char *why)
 	(void)arg;
 	if (why)
 		fail(why);
-	began = loop_now();
-	ends += began;
 	acked = true;
 	next_one();
 }
