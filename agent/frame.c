@@ -60,22 +60,22 @@ static uint64_t frame_checksum(const struct frame_header *head,
 			       const struct iovec *iov, int n)
 {
 	struct frame_header clean = *head;
-	XXH3_state_t state;
+	XXH64_state_t state;
 	int i;
 
 	clean.checksum = 0;
-	XXH3_64bits_reset(&state);
-	XXH3_64bits_update(&state, &clean, sizeof(clean));
+	XXH64_reset(&state, 0);
+	XXH64_update(&state, &clean, sizeof(clean));
 	for (i = 0; i < n; i++)
-		XXH3_64bits_update(&state, iov[i].iov_base, iov[i].iov_len);
-	return XXH3_64bits_digest(&state);
+		XXH64_update(&state, iov[i].iov_base, iov[i].iov_len);
+	return XXH64_digest(&state);
 }
 
 static uint64_t frame_digest_pair(uint64_t a, uint64_t b)
 {
 	uint64_t pair[2] = { a, b };
 
-	return XXH3_64bits(pair, sizeof(pair));
+	return XXH64(pair, sizeof(pair), 0);
 }
 
 void frame_digest_add(struct frame_digest *digest, enum frame_type type, uint64_t checksum)

@@ -45,7 +45,7 @@ enum frame_type {
  * @pad:      0; on the way another field, see placed.h
  * @epoch:    the epoch it belongs to; 0 where it belongs to none
  * @seq:      0, 1, 2... for each direction of each connection
- * @checksum: XXH3-64 of the header with this field 0, then the payload
+ * @checksum: XXH64 of the header with this field 0, then the payload
  */
 struct frame_header {
 	uint32_t magic;

@@ -16,7 +16,7 @@
 
 #define RAMHASH_PIECE	(1u << 20)
 
-static int ramhash_block(XXH3_state_t *state, pid_t vm, const struct ramblock *block)
+static int ramhash_block(XXH64_state_t *state, pid_t vm, const struct ramblock *block)
 {
 	static uint8_t piece[RAMHASH_PIECE];
 	uint64_t done;
@@ -32,7 +32,7 @@ static int ramhash_block(XXH3_state_t *state, pid_t vm, const struct ramblock *b
 		n = process_vm_readv(vm, &local, 1, &remote, 1, 0);
 		if (n <= 0)
 			return n ? -errno : -EFAULT;
-		XXH3_64bits_update(state, piece, (size_t)n);
+		XXH64_update(state, piece, (size_t)n);
 		done += (uint64_t)n;
 	}
 	return 0;
@@ -41,22 +41,22 @@ static int ramhash_block(XXH3_state_t *state, pid_t vm, const struct ramblock *b
 void ramhash_report(pid_t vm, const struct ramblock_table *blocks, uint64_t epoch)
 {
 	const char *asked = getenv("VMREPL_DEBUG_HASH");
-	XXH3_state_t *state;
+	XXH64_state_t *state;
 	char hash[17];
 	unsigned int i;
 	int err = 0;
 
 	if (!asked || strcmp(asked, "1"))
 		return;
-	state = XXH3_createState();
+	state = XXH64_createState();
 	if (!state)
 		return;
-	XXH3_64bits_reset(state);
+	XXH64_reset(state, 0);
 	for (i = 0; i < blocks->nr && !err; i++)
 		if (blocks->blocks[i].big)
 			err = ramhash_block(state, vm, &blocks->blocks[i]);
-	snprintf(hash, sizeof(hash), "%016" PRIx64, (uint64_t)XXH3_64bits_digest(state));
-	XXH3_freeState(state);
+	snprintf(hash, sizeof(hash), "%016" PRIx64, (uint64_t)XXH64_digest(state));
+	XXH64_freeState(state);
 	if (err)
 		report_warn("cannot read the memory of process %d: %s", vm, strerror(-err));
 	else

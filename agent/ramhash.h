@@ -16,7 +16,7 @@
 #include "ramblock.h"
 
 /*
- * The event for checkpoint @epoch: "hash" is XXH3-64, in hex, over the big blocks
+ * The event for checkpoint @epoch: "hash" is XXH64, in hex, over the big blocks
  * of process @vm in the table's order. Nothing where it is not asked for.
  */
 void ramhash_report(pid_t vm, const struct ramblock_table *blocks, uint64_t epoch);

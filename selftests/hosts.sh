@@ -458,7 +458,7 @@ guest_ram() {
 	hva=$(grep -oE 'is 0x[0-9a-f]+' <<<"$said") || { echo "$said"; return 1; }
 	# shellcheck disable=SC2016
 	on "$1" bash -o pipefail -c 'dd if="/proc/$0/mem" bs=1M iflag=skip_bytes skip="$1" \
-		count=128 status=none | xxhsum -H2' \
+		count=128 status=none | xxhsum -H1' \
 		"$(guest_pid "$1")" $((${hva#is } - 0x100000))
 }
 
