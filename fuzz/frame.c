@@ -133,6 +133,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		at += (size_t)n;
 		seq++;
 	}
+	MUST(!fuzz_seed() || at == size);
 	free(bytes);
 	return 0;
 }

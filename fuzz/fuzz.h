@@ -3,6 +3,7 @@
 #ifndef VMREPL_FUZZ_H
 #define VMREPL_FUZZ_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -28,6 +29,12 @@ static inline char *fuzz_text(const uint8_t *data, size_t size)
 	memcpy(text, data, size);
 	text[size] = '\0';
 	return text;
+}
+
+/* What is run is where a fuzzer starts: it must be what it should be. */
+static inline bool fuzz_seed(void)
+{
+	return getenv("VMREPL_FUZZ_SEED");
 }
 
 #endif /* VMREPL_FUZZ_H */

@@ -30,6 +30,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	if (hello_parse(&hello, data, size, &why)) {
 		MUST(why.text[0]);
+		MUST(!fuzz_seed());
 		hello_free(&hello);
 		return 0;
 	}
