@@ -46,7 +46,7 @@ static void use(const struct frame *frame)
 
 	switch (frame->type) {
 	case FRAME_EPOCH_BEGIN:
-		MUST(!(frame_get_begin(frame).flags & ~FRAME_BEGIN_LIVE));
+		MUST(!(frame_get_begin(frame).flags & ~(FRAME_BEGIN_LIVE | FRAME_BEGIN_STREAMS)));
 		break;
 	case FRAME_STATE: {
 		struct frame_state state = frame_get_state(frame);
