@@ -22,6 +22,12 @@ primary_again() {
 	primary_start "$@" && protected
 }
 
+# knows FROM: that the VM has ended; what else it was told is shown.
+knows() {
+	wait_line "$standby_log" 'the VM ended by itself' 10 "$1" ||
+		{ tail -n "+$1" "$standby_log"; tail -n 8 "$primary_log"; return 1; }
+}
+
 agent_options=(--insecure)
 hosts_up
 rm -f "$power_log"
@@ -97,7 +103,7 @@ from=$(lines "$standby_log")
 "$lab" run client --timeout 20 -- busybox nc -w 5 "$guest_ip" 9 </dev/null >/dev/null 2>&1
 check "the agent ends" agent_ends primary 0 60
 check "and says why" grep 'the VM has ended' "$primary_log"
-check "the standby's agent knows" wait_line "$standby_log" 'the VM ended by itself' 10 $((from + 1))
+check "the standby's agent knows" knows $((from + 1))
 check "it did not take over" not_promoted
 check "nothing is left on the tap" tap_clean a
 
