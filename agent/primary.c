@@ -112,10 +112,24 @@ static void primary_let_go(struct primary *p)
 
 /* ---- what protect says ---- */
 
+/*
+ * What fails because QEMU is about to end is no failure: its process tells the rest in a
+ * moment.
+ */
+static bool primary_ends(struct primary *p)
+{
+	if (!watch_hung_up(&p->watch))
+		return false;
+	protect_halt(&p->protect);
+	return true;
+}
+
 static void primary_again(void *arg, const char *text)
 {
 	struct primary *p = arg;
 
+	if (primary_ends(p))
+		return;
 	report_warn("%s: starting over with a new sync", text);
 	report_event("resync", "why:s", text);
 	primary_leave(p, FRAME_BYE_RESYNC, text, false, 0);
@@ -154,8 +168,16 @@ static void primary_broken(void *arg, const char *text)
 
 static void primary_failed(void *arg, const char *text)
 {
+	struct primary *p = arg;
+
+	if (primary_ends(p))
+		return;
+	if (watch_shut_down(&p->watch)) {
+		protect_halt(&p->protect);
+		return;
+	}
 	report_error("%s", text);
-	primary_leave(arg, FRAME_BYE_ERROR, text, true, 1);
+	primary_leave(p, FRAME_BYE_ERROR, text, true, 1);
 }
 
 static void primary_idle(void *arg)
@@ -215,8 +237,7 @@ static bool primary_look_again(struct primary *p)
 		peer_close(&p->peer);
 		primary_still_unprotected(p, why.text);
 	} else {
-		report_error("%s", why.text);
-		primary_leave(p, FRAME_BYE_ERROR, why.text, true, 1);
+		primary_failed(p, why.text);
 	}
 	return false;
 }
@@ -242,6 +263,8 @@ static bool primary_accepted(void *arg, uint64_t beat_ns)
 	uint64_t quarter;
 
 	if (guard_attach(&p->guard, &why)) {
+		if (primary_ends(p))
+			return false;
 		if (p->was_attached)
 			report_warn("%s; trying again", why.text);
 		else
@@ -560,6 +583,7 @@ static int primary_open(struct primary *p, struct why *why)
 	p->watch.ended = primary_vm_ended;
 	p->watch.failed = primary_unwatched;
 	p->watch.arg = p;
+	p->watch.patience_ns = p->options->max_stall_ns;
 	p->stop.asked = primary_asked_to_stop;
 	p->stop.arg = p;
 	err = stop_open(&p->stop, p->loop);

@@ -3,6 +3,7 @@
  * watch: a pidfd, the QMP socket, and a timer for when they disagree.
  */
 #include <poll.h>
+#include <string.h>
 
 #include "watch.h"
 
@@ -31,7 +32,32 @@ void watch_gone(struct watch *watch, const char *why)
 	if (!watch->process)
 		return;
 	watch->why = why;
-	loop_timer_set(watch->loop, &watch->gone, WATCH_GONE_NS);
+	loop_timer_set(watch->loop, &watch->gone, watch->patience_ns);
+}
+
+bool watch_hung_up(const struct watch *watch)
+{
+	struct pollfd qmp = { .fd = qmp_fd(watch->vmm->qmp) };
+
+	return poll(&qmp, 1, 0) > 0 && qmp.revents & POLLHUP;
+}
+
+bool watch_shut_down(struct watch *watch)
+{
+	if (!watch->shutdown || !watch->process)
+		return false;
+	watch_gone(watch, "QEMU has shut the guest down and answers no more");
+	return true;
+}
+
+/* Who has started QEMU with -no-shutdown can let the guest run again. */
+static void watch_said(struct watch *watch, const struct qmp_msg *msg)
+{
+	if (msg->kind == QMP_MSG_EVENT && !strcmp(msg->name, "SHUTDOWN"))
+		watch->shutdown = true;
+	else if (msg->kind == QMP_MSG_EVENT && !strcmp(msg->name, "RESUME"))
+		watch->shutdown = false;
+	watch->said(watch->arg, msg);
 }
 
 static void watch_qmp(void *arg, int res)
@@ -44,7 +70,7 @@ static void watch_qmp(void *arg, int res)
 	(void)res;
 	watch->qmp = NULL;
 	while ((ret = qmp_pump(watch->vmm->qmp, &msg, &why)) > 0) {
-		watch->said(watch->arg, &msg);
+		watch_said(watch, &msg);
 		qmp_msg_put(&msg);
 	}
 	if (!ret) {

@@ -5,11 +5,11 @@
 #ifndef VMREPL_WATCH_H
 #define VMREPL_WATCH_H
 
+#include <stdbool.h>
+#include <stdint.h>
+
 #include "loop.h"
 #include "vmm.h"
-
-/* From the first sign that the VM is gone to the end of its process. */
-#define WATCH_GONE_NS	NSEC_PER_SEC
 
 /**
  * struct watch - of one VM
@@ -18,6 +18,8 @@
  * @ended:  the process has ended; nothing is called after that
  * @failed: the VM seems to be gone but its process has not ended: a sentence
  * @arg:    given to all
+ * @patience_ns: from the first sign that the VM is gone to the end of its process, which
+ *          has to give all of the guest's memory back
  *
  * Set these; the rest is private.
  */
@@ -27,6 +29,7 @@ struct watch {
 	void (*ended)(void *arg);
 	void (*failed)(void *arg, const char *why);
 	void *arg;
+	uint64_t patience_ns;
 
 	struct loop *loop;
 	const struct vmm *vmm;
@@ -34,6 +37,7 @@ struct watch {
 	struct loop_op *qmp;
 	struct loop_timer gone;
 	const char *why;
+	bool shutdown;		/* the guest was, QEMU has said */
 };
 
 void watch_open(struct watch *watch, struct loop *loop, const struct vmm *vmm);
@@ -45,5 +49,9 @@ void watch_close(struct watch *watch);
  * better in a moment; where it does not, this is what @failed gets.
  */
 void watch_gone(struct watch *watch, const char *why);
+/* Something has failed: QEMU has closed its QMP socket, what comes of it is told next. */
+bool watch_hung_up(const struct watch *watch);
+/* QEMU does not answer: it has shut the guest down, what comes of it is told later. */
+bool watch_shut_down(struct watch *watch);
 
 #endif /* VMREPL_WATCH_H */

@@ -7,11 +7,14 @@
 #include "fuzz.h"
 #include "placed.h"
 
+/* A whole slot can go by in all but the smallest of pieces; more would only take time. */
+#define STEPS	2100
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static uint8_t slot[PLACED_SLOT], out[1 << 16];
 	struct placed_in in = { 0 };
-	size_t cut, room, made = 0;
+	size_t cut, room, steps = 0;
 	uint64_t number;
 
 	if (size < 2)
@@ -20,20 +23,25 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	room = data[1] * 257u + 1;
 	data += 2;
 	size -= 2;
-	while (size && made < 4 * PLACED_SLOT) {
+	while (size && steps < STEPS) {
 		size_t left = cut < size ? cut : size, n = left;
 		uint8_t *piece = (uint8_t *)fuzz_text(data, left);
 		const uint8_t *at = piece;
 		size_t got;
 
 		do {
-			if (placed_wants(&in, &number))
+			size_t before = left;
+			bool wants = placed_wants(&in, &number);
+
+			if (wants)
 				got = placed_data(&in, slot, out, room);
 			else
 				got = placed_feed(&in, &at, &left, out, room);
 			MUST(got <= room && left <= n && at + left == piece + n);
-			made += got;
-		} while (got || left || placed_wants(&in, &number));
+			/* It goes on. */
+			MUST(got || (!wants && (left < before || !left)));
+			steps++;
+		} while (steps < STEPS && (got || left || placed_wants(&in, &number)));
 		free(piece);
 		data += n;
 		size -= n;
