@@ -202,8 +202,8 @@ static void primary_phased(void *arg)
 		primary_set_state(p, PRIMARY_PROTECTED);
 		retry_soon(&p->retry);
 		report_phase("protected: checkpoint %" PRIu64 " is complete on %s",
-			     p->protect.shown.number, peer_name(&p->peer));
-		report_event("protected", "epoch:u", p->protect.shown.number);
+			     p->protect.acked.number, peer_name(&p->peer));
+		report_event("protected", "epoch:u", p->protect.acked.number);
 		break;
 	}
 }

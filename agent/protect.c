@@ -70,18 +70,6 @@ static void protect_live_collected(void *arg, int err)
 	p->epoch.waiting = true;
 }
 
-static void protect_begin(struct protect *p, bool live)
-{
-	uint64_t number = p->epoch.number + 1;
-	uint64_t held_since = p->epoch.held_since;
-
-	memset(&p->epoch, 0, sizeof(p->epoch));
-	p->epoch.held_since = held_since;
-	p->epoch.number = number;
-	p->epoch.live = live;
-	p->epoch.started = loop_now();
-}
-
 static void protect_stream_round(struct protect *p)
 {
 	bool first = p->round == 1;
@@ -94,7 +82,7 @@ static void protect_stream_round(struct protect *p)
 /* Before the first round, which has newer pages of the same blocks. */
 static void protect_copies(struct protect *p)
 {
-	protect_begin(p, true);
+	flight_begin(&p->epoch, true);
 	p->round = 0;
 	stream_begin(p->stream, p->link, &p->guard->session, p->guard->blocks,
 		     p->epoch.number, STREAM_LIVE | STREAM_COPIES, NULL);
@@ -107,7 +95,7 @@ static void protect_round(struct protect *p)
 	uint32_t flags = VMREPL_FREEZE_LIVE;
 	int err;
 
-	protect_begin(p, true);
+	flight_begin(&p->epoch, true);
 	p->round++;
 	err = session_freeze(&p->guard->session, p->epoch.number, &flags, &p->epoch.pages,
 			     &p->epoch.freeze_ns);
@@ -136,7 +124,7 @@ static void protect_first_round(struct protect *p)
 {
 	struct why why;
 
-	protect_begin(p, true);
+	flight_begin(&p->epoch, true);
 	p->round = 1;
 	if (checkpoint_arm(&p->cp, &why) || checkpoint_fire(&p->cp, &why))
 		p->failed(p->arg, why.text);
@@ -387,8 +375,7 @@ static void protect_resumed(void *arg, int err, const struct why *cause)
 static void protect_send_end(struct protect *p)
 {
 	if (stream_torn(p->stream)) {
-		p->shown.torn++;
-		report_event("torn", "epoch:u pages:u", p->epoch.number, p->epoch.pages);
+		flight_torn(&p->epoch, &p->acked);
 		encoder_torn(p->encoder, p->epoch.number);
 		stream_end(p->stream, NULL, 0, FRAME_END_TORN);
 		p->retake = true;
@@ -411,7 +398,7 @@ static void protect_checkpoint(struct protect *p)
 {
 	struct why why;
 
-	protect_begin(p, false);
+	flight_begin(&p->epoch, false);
 	if (p->options->freeze_flags & VMREPL_FREEZE_COW && !p->retake)
 		session_prepare(&p->guard->session);
 	if (checkpoint_arm(&p->cp, &why) || checkpoint_fire(&p->cp, &why))
@@ -421,35 +408,6 @@ static void protect_checkpoint(struct protect *p)
 static void protect_next(void *arg)
 {
 	protect_checkpoint(arg);
-}
-
-static void protect_show(struct protect *p)
-{
-	const struct stream_totals *totals = stream_totals(p->stream);
-	uint64_t now = loop_now();
-
-	p->shown.number = p->epoch.number;
-	p->shown.count++;
-	p->shown.pause_ns = p->cp.pause_ns;
-	p->shown.pages = p->epoch.pages;
-	/* Copies of small blocks may come along, beyond the set. */
-	p->shown.same_pages = totals->pages < p->epoch.pages ?
-			      p->epoch.pages - totals->pages : 0;
-	p->shown.bytes = totals->bytes;
-	p->shown.cow = p->epoch.cow;
-	p->shown.held_ns = now - p->epoch.held_since;
-	report_event("epoch",
-		     "epoch:u pause_us:u pages:u same_pages:u zero_pages:u bytes:u state_bytes:u state_sent:u stop_us:u freeze_us:u copy_us:u resume_us:u ack_us:u commit_us:u held_us:u cow:b",
-		     p->epoch.number, p->shown.pause_ns / NSEC_PER_USEC, p->shown.pages,
-		     p->shown.same_pages, totals->zero_pages, totals->bytes,
-		     totals->state_bytes, totals->state_sent,
-		     (p->epoch.stopped - p->epoch.started) / NSEC_PER_USEC,
-		     p->epoch.freeze_ns / NSEC_PER_USEC,
-		     (p->epoch.collected - p->epoch.stopped) / NSEC_PER_USEC,
-		     (p->epoch.resumed - p->epoch.let_go) / NSEC_PER_USEC,
-		     (now - p->epoch.sent) / NSEC_PER_USEC,
-		     (now - p->epoch.stopped) / NSEC_PER_USEC, p->shown.held_ns / NSEC_PER_USEC,
-		     p->epoch.cow);
 }
 
 bool protect_acked(struct protect *p, uint64_t epoch)
@@ -478,7 +436,7 @@ bool protect_acked(struct protect *p, uint64_t epoch)
 	}
 	p->held = false;
 	protect_watch_stall(p, p->last_hold);
-	protect_show(p);
+	flight_acked(&p->epoch, &p->cp, stream_totals(p->stream), &p->acked);
 	if (p->phase == PROTECT_SECURING) {
 		protect_set_phase(p, PROTECT_ON);
 		loop_timer_set(p->loop, &p->line, NSEC_PER_SEC);
@@ -504,26 +462,16 @@ static void protect_line(void *arg)
 	}
 	loop_timer_set(p->loop, &p->line, NSEC_PER_SEC);
 	if (p->phase == PROTECT_ON)
-		report_phase("epoch %" PRIu64 "  pause %.1f ms  dirty %" PRIu64
-			     " pages (%" PRIu64 " as before)  sent %" PRIu64 " KiB  output held %.1f ms  (acked)",
-			     p->shown.number, (double)p->shown.pause_ns / 1e6, p->shown.pages,
-			     p->shown.same_pages, p->shown.bytes >> 10, (double)p->shown.held_ns / 1e6);
+		acked_line(&p->acked);
 }
 
 void protect_status(const struct protect *p, struct json_object *o)
 {
-	json_object_object_add(o, "checkpoint", json_object_new_uint64(p->shown.number));
-	json_object_object_add(o, "epochs", json_object_new_uint64(p->shown.count));
-	json_object_object_add(o, "pause-us",
-			       json_object_new_uint64(p->shown.pause_ns / NSEC_PER_USEC));
+	acked_status(&p->acked, o);
 	/* Nobody looks at it while it is not protected. */
 	if (p->phase != PROTECT_OFF)
 		json_object_object_add(o, "guest",
 				       json_object_new_string(p->stands ? "stands" : "runs"));
-	json_object_object_add(o, "dirty-pages", json_object_new_uint64(p->shown.pages));
-	json_object_object_add(o, "same-pages", json_object_new_uint64(p->shown.same_pages));
-	json_object_object_add(o, "torn-epochs", json_object_new_uint64(p->shown.torn));
-	json_object_object_add(o, "copy", json_object_new_string(p->shown.cow ? "cow" : "pause"));
 	encoder_status(p->encoder, o);
 }
 

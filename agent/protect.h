@@ -14,6 +14,7 @@
 
 #include "checkpoint.h"
 #include "encoder.h"
+#include "flight.h"
 #include "guard.h"
 #include "link.h"
 #include "options.h"
@@ -39,7 +40,7 @@ enum protect_phase {
  *
  * Set these before protect_open(). @phase is for reading, and @can_promote: the
  * standby may hold a checkpoint of ours (the owner clears it when that is over),
- * and @shown: the last acknowledged epoch. The rest is private.
+ * and @acked. The rest is private.
  */
 struct protect {
 	void (*phased)(void *arg);
@@ -52,17 +53,7 @@ struct protect {
 
 	enum protect_phase phase;
 	bool can_promote;
-	struct {
-		uint64_t number;
-		uint64_t count;
-		uint64_t pause_ns;
-		uint64_t pages;
-		uint64_t same_pages;
-		uint64_t bytes;
-		uint64_t held_ns;
-		uint64_t torn;
-		bool cow;
-	} shown;
+	struct acked acked;
 
 	const struct options *options;
 	struct loop *loop;
@@ -72,22 +63,7 @@ struct protect {
 	struct stream *stream;
 	struct pagesums *sums;		/* until the first round is over */
 	struct checkpoint cp;
-	/* the epoch in flight */
-	struct {
-		uint64_t number;
-		bool live;
-		bool cow;		/* the guest goes on before it is copied */
-		bool waiting;		/* its END is sent, its ACK is not here */
-		uint64_t pages;
-		uint64_t started;
-		uint64_t stopped;
-		uint64_t collected;
-		uint64_t let_go;
-		uint64_t resumed;
-		uint64_t sent;
-		uint64_t held_since;
-		uint64_t freeze_ns;
-	} epoch;
+	struct flight epoch;
 	unsigned int round;
 	uint64_t round_pages;
 	uint64_t last_hold;
@@ -145,10 +121,7 @@ bool protect_busy(const struct protect *protect);
 void protect_forget(struct protect *protect);
 /* Frees the QMP connection for other commands. Errors: with a sentence. */
 int protect_disarm(struct protect *protect, struct why *why);
-/*
- * Adds checkpoint, epochs, pause-us, dirty-pages, same-pages and copy of the last epoch to
- * @o, torn-epochs, and while it is protected guest.
- */
+/* Adds acked_status() and encoder_status() to @o, and while it is protected guest. */
 void protect_status(const struct protect *protect, struct json_object *o);
 /* What QEMU said. */
 void protect_message(struct protect *protect, const struct qmp_msg *msg);
