@@ -95,29 +95,25 @@ check "it waits" state_is b waiting
 check "it did not take over" not_promoted
 check "nothing is left on the tap" tap_clean a
 
-note "the guest switches itself off"
-must guest_start a
-must guest_up a
-check "a new guest is protected" primary_again || die "not protected"
-from=$(lines "$standby_log")
-"$lab" run client --timeout 20 -- busybox nc -w 5 "$guest_ip" 9 </dev/null >/dev/null 2>&1
-check "the agent ends" agent_ends primary 0 60
-check "and says why" grep 'the VM has ended' "$primary_log"
-check "the standby's agent knows" knows $((from + 1))
-check "it did not take over" not_promoted
-check "nothing is left on the tap" tap_clean a
+# switches_off: a new guest, while it is protected.
+switches_off() {
+	must guest_start a
+	must guest_up a
+	check "a new guest is protected" primary_again || die "not protected"
+	from=$(lines "$standby_log")
+	"$lab" run client --timeout 20 -- busybox nc -w 5 "$guest_ip" 9 </dev/null >/dev/null 2>&1
+	check "the agent ends" agent_ends primary 0 60
+	check "and says why" grep 'the VM has ended' "$primary_log"
+	check "nothing has failed" says_no grep -E '^vmrepl-agent: |UNPROTECTED|starting over' "$primary_log"
+	check "the standby's agent knows" knows $((from + 1))
+	check "it did not take over" not_promoted
+	check "nothing is left on the tap" tap_clean a
+}
 
+note "the guest switches itself off"
+switches_off
 note "the guest switches itself off, and its process takes its time to end"
-GUEST_QEMU="env LD_PRELOAD=$build/late_end.so qemu-system-x86_64" must guest_start a
-must guest_up a
-check "a new guest is protected" primary_again || die "not protected"
-from=$(lines "$standby_log")
-"$lab" run client --timeout 20 -- busybox nc -w 5 "$guest_ip" 9 </dev/null >/dev/null 2>&1
-check "the agent ends" agent_ends primary 0 60
-check "and says why" grep 'the VM has ended' "$primary_log"
-check "nothing had failed" says_no grep -E '^vmrepl-agent: |UNPROTECTED|starting over' "$primary_log"
-check "the standby's agent knows" knows $((from + 1))
-check "it did not take over" not_promoted
+GUEST_QEMU="env LD_PRELOAD=$build/late_end.so qemu-system-x86_64" switches_off
 
 note "the standby's QEMU is killed"
 must on b sh -c 'kill -KILL "$(cat /run/guest.pid)"'
