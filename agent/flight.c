@@ -3,7 +3,6 @@
  * flight: the times of an epoch, and what they are together.
  */
 #include <inttypes.h>
-#include <string.h>
 
 #include "flight.h"
 #include "report.h"
@@ -19,7 +18,7 @@ void flight_begin(struct flight *flight, bool live)
 }
 
 void flight_acked(const struct flight *flight, const struct checkpoint *cp,
-		   const struct stream_totals *totals, struct acked *acked)
+		  const struct stream_totals *totals, struct acked *acked)
 {
 	uint64_t now = loop_now();
 

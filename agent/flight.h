@@ -67,7 +67,7 @@ struct acked {
 
 /* It is acknowledged: tells so by an event. */
 void flight_acked(const struct flight *flight, const struct checkpoint *cp,
-		   const struct stream_totals *totals, struct acked *acked);
+		  const struct stream_totals *totals, struct acked *acked);
 /* It is torn: tells so by an event. */
 void flight_torn(const struct flight *flight, struct acked *acked);
 /* A line of it, for people. */

@@ -170,9 +170,7 @@ static void primary_failed(void *arg, const char *text)
 {
 	struct primary *p = arg;
 
-	if (primary_ends(p))
-		return;
-	if (watch_shut_down(&p->watch)) {
+	if (watch_hung_up(&p->watch) || watch_shut_down(&p->watch)) {
 		protect_halt(&p->protect);
 		return;
 	}
