@@ -170,10 +170,8 @@ static void primary_failed(void *arg, const char *text)
 {
 	struct primary *p = arg;
 
-	if (watch_hung_up(&p->watch) || watch_shut_down(&p->watch)) {
-		protect_halt(&p->protect);
+	if (primary_ends(p))
 		return;
-	}
 	report_error("%s", text);
 	primary_leave(p, FRAME_BYE_ERROR, text, true, 1);
 }

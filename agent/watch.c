@@ -3,7 +3,6 @@
  * watch: a pidfd, the QMP socket, and a timer for when they disagree.
  */
 #include <poll.h>
-#include <string.h>
 
 #include "watch.h"
 
@@ -42,24 +41,6 @@ bool watch_hung_up(const struct watch *watch)
 	return poll(&qmp, 1, 0) > 0 && qmp.revents & POLLHUP;
 }
 
-bool watch_shut_down(struct watch *watch)
-{
-	if (!watch->shutdown || !watch->process)
-		return false;
-	watch_gone(watch, "QEMU has shut the guest down and answers no more");
-	return true;
-}
-
-/* Who has started QEMU with -no-shutdown can let the guest run again. */
-static void watch_said(struct watch *watch, const struct qmp_msg *msg)
-{
-	if (msg->kind == QMP_MSG_EVENT && !strcmp(msg->name, "SHUTDOWN"))
-		watch->shutdown = true;
-	else if (msg->kind == QMP_MSG_EVENT && !strcmp(msg->name, "RESUME"))
-		watch->shutdown = false;
-	watch->said(watch->arg, msg);
-}
-
 static void watch_qmp(void *arg, int res)
 {
 	struct watch *watch = arg;
@@ -70,7 +51,7 @@ static void watch_qmp(void *arg, int res)
 	(void)res;
 	watch->qmp = NULL;
 	while ((ret = qmp_pump(watch->vmm->qmp, &msg, &why)) > 0) {
-		watch_said(watch, &msg);
+		watch->said(watch->arg, &msg);
 		qmp_msg_put(&msg);
 	}
 	if (!ret) {

@@ -37,7 +37,6 @@ struct watch {
 	struct loop_op *qmp;
 	struct loop_timer gone;
 	const char *why;
-	bool shutdown;		/* the guest was, QEMU has said */
 };
 
 void watch_open(struct watch *watch, struct loop *loop, const struct vmm *vmm);
@@ -51,7 +50,5 @@ void watch_close(struct watch *watch);
 void watch_gone(struct watch *watch, const char *why);
 /* Something has failed: QEMU has closed its QMP socket, what comes of it is told next. */
 bool watch_hung_up(const struct watch *watch);
-/* QEMU does not answer: it has shut the guest down, what comes of it is told later. */
-bool watch_shut_down(struct watch *watch);
 
 #endif /* VMREPL_WATCH_H */

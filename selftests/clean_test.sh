@@ -95,9 +95,9 @@ check "it waits" state_is b waiting
 check "it did not take over" not_promoted
 check "nothing is left on the tap" tap_clean a
 
-# switches_off QEMU_OPTIONS...: a new guest, while it is protected.
+# switches_off: a new guest, while it is protected.
 switches_off() {
-	must guest_start a "$@"
+	must guest_start a
 	must guest_up a
 	check "a new guest is protected" primary_again || die "not protected"
 	from=$(lines "$standby_log")
@@ -114,10 +114,6 @@ note "the guest switches itself off"
 switches_off
 note "the guest switches itself off, and its process takes its time to end"
 GUEST_QEMU="env LD_PRELOAD=$build/late_end.so qemu-system-x86_64" switches_off
-# Longer than an answer of QEMU is waited for, a quarter of --timeout.
-note "the guest switches itself off, and its QEMU takes its time to clean up"
-must on a sh -c 'printf "#!/bin/sh\nsleep 6\n" >/run/slow && chmod +x /run/slow'
-switches_off -set netdev.n0.downscript=/run/slow
 
 note "the standby's QEMU is killed"
 must on b sh -c 'kill -KILL "$(cat /run/guest.pid)"'
