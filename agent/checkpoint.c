@@ -137,6 +137,9 @@ static void checkpoint_late(void *arg)
 {
 	struct checkpoint *cp = arg;
 
+	/* QEMU stood still as well. */
+	if (loop_timer_overslept(cp->loop, &cp->timer, CHECKPOINT_NS))
+		return;
 	why_set(&cp->why, ETIMEDOUT, cp->phase == CHECKPOINT_FIRED ?
 		"QEMU has not begun to save its device state within %u s; see what its disks wait for" :
 		"QEMU has not finished saving its device state within %u s, although all of it was taken",

@@ -16,6 +16,7 @@
 
 #define LOOP_ENTRIES	256u
 #define LOOP_OPS	512u
+#define LOOP_LATE_NS	NSEC_PER_SEC
 
 struct loop_op {
 	loop_fn fn;
@@ -265,17 +266,30 @@ void loop_timer_cancel(struct loop *loop, struct loop_timer *timer)
 	timer->armed = false;
 }
 
-void loop_timer_set(struct loop *loop, struct loop_timer *timer, uint64_t ns)
+void loop_timer_set_at(struct loop *loop, struct loop_timer *timer, uint64_t due)
 {
 	struct loop_timer **p;
 
 	loop_timer_cancel(loop, timer);
-	timer->due = loop_now() + ns;
+	timer->due = due;
 	for (p = &loop->timers; *p && (*p)->due <= timer->due; p = &(*p)->next)
 		;
 	timer->next = *p;
 	*p = timer;
 	timer->armed = true;
+}
+
+void loop_timer_set(struct loop *loop, struct loop_timer *timer, uint64_t ns)
+{
+	loop_timer_set_at(loop, timer, loop_now() + ns);
+}
+
+bool loop_timer_overslept(struct loop *loop, struct loop_timer *timer, uint64_t ns)
+{
+	if (loop_now() - timer->due <= LOOP_LATE_NS)
+		return false;
+	loop_timer_set(loop, timer, ns);
+	return true;
 }
 
 static void loop_run_timers(struct loop *loop)

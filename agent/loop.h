@@ -63,6 +63,14 @@ uint64_t loop_waited(const struct loop *loop);
 
 /* (Re)arms @timer to fire @ns from now. */
 void loop_timer_set(struct loop *loop, struct loop_timer *timer, uint64_t ns);
+/* The same for the moment @due, loop_now() time; at once where that has passed. */
+void loop_timer_set_at(struct loop *loop, struct loop_timer *timer, uint64_t due);
+/*
+ * To be asked by the callback of @timer before it gives something up: whether it is
+ * called over a second late. Then this process, or the machine, stood still itself, and
+ * what came meanwhile has not been read; the callback is called once more @ns from now.
+ */
+bool loop_timer_overslept(struct loop *loop, struct loop_timer *timer, uint64_t ns);
 /* Takes @timer back; nothing happens where it is not armed. */
 void loop_timer_cancel(struct loop *loop, struct loop_timer *timer);
 

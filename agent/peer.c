@@ -245,7 +245,11 @@ static const struct link_handlers peer_handlers = {
 /* Heartbeats may come on time while what we send crawls. */
 static void peer_no_answer(void *arg)
 {
-	peer_end(arg, "it does not answer our goodbye");
+	struct peer *peer = arg;
+
+	if (loop_timer_overslept(peer->loop, &peer->answer, peer->options->timeout_ns))
+		return;
+	peer_end(peer, "it does not answer our goodbye");
 }
 
 void peer_connect(struct peer *peer, struct loop *loop)

@@ -16,8 +16,8 @@
 /* A dirty set this small goes into the first checkpoint. */
 #define PROTECT_SYNCED_PAGES	2048u
 #define PROTECT_ROUNDS		10u
-/* A timer that fires so late says that this process did not run meanwhile. */
-#define PROTECT_LATE_NS		NSEC_PER_SEC
+/* What came while this process stood still itself is read by then. */
+#define PROTECT_REREAD_NS	(NSEC_PER_SEC / 2)
 
 static void protect_checkpoint(struct protect *p);
 static void protect_send_end(struct protect *p);
@@ -191,18 +191,10 @@ static void protect_collected(void *arg, int err)
 static void protect_stalled(void *arg)
 {
 	struct protect *p = arg;
-	uint64_t now = loop_now();
 	struct why why;
 
-	/*
-	 * That late this process stood still itself, and what came meanwhile has not
-	 * been read: judge once more.
-	 */
-	if (now - p->stall_due > PROTECT_LATE_NS) {
-		p->stall_due = now;
-		loop_timer_set(p->loop, &p->stall, PROTECT_LATE_NS / 2);
+	if (loop_timer_overslept(p->loop, &p->stall, PROTECT_REREAD_NS))
 		return;
-	}
 	why_set(&why, ETIMEDOUT, "output of the guest was held for %" PRIu64 " ms (--max-stall): checkpoint %" PRIu64 " %s",
 		p->options->max_stall_ns / NSEC_PER_MSEC, p->epoch.number,
 		p->epoch.waiting ? "is not acknowledged" : "takes too long");
@@ -212,12 +204,8 @@ static void protect_stalled(void *arg)
 /* Output since then, and what came later, is held. */
 static void protect_watch_stall(struct protect *p, uint64_t since)
 {
-	uint64_t now = loop_now();
-
-	if (!p->guard->nr_plugs)
-		return;
-	p->stall_due = since + p->options->max_stall_ns;
-	loop_timer_set(p->loop, &p->stall, p->stall_due > now ? p->stall_due - now : 0);
+	if (p->guard->nr_plugs)
+		loop_timer_set_at(p->loop, &p->stall, since + p->options->max_stall_ns);
 }
 
 /*
@@ -412,7 +400,7 @@ static void protect_next(void *arg)
 
 bool protect_acked(struct protect *p, uint64_t epoch)
 {
-	uint64_t due, now;
+	uint64_t due;
 	struct why why;
 
 	/* An answer to what was given up meanwhile is in order, and void. */
@@ -441,10 +429,9 @@ bool protect_acked(struct protect *p, uint64_t epoch)
 		protect_set_phase(p, PROTECT_ON);
 		loop_timer_set(p->loop, &p->line, NSEC_PER_SEC);
 	}
-	now = loop_now();
 	due = protect_due(p->epoch.started, p->epoch.resumed, p->options->interval_ns,
 			  p->cp.pause_ns);
-	loop_timer_set(p->loop, &p->next, due > now ? due - now : 0);
+	loop_timer_set_at(p->loop, &p->next, due);
 	return true;
 }
 

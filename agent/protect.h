@@ -73,7 +73,6 @@ struct protect {
 	bool stands;			/* somebody else stopped the guest */
 	uint64_t sections;		/* devstate_sections() of devices that are known */
 	struct loop_timer stall;	/* the oldest output that is held may be no older */
-	uint64_t stall_due;
 	struct loop_timer next;
 	struct loop_timer line;
 };

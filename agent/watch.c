@@ -23,6 +23,8 @@ static void watch_gone_late(void *arg)
 {
 	struct watch *watch = arg;
 
+	if (loop_timer_overslept(watch->loop, &watch->gone, watch->patience_ns))
+		return;
 	watch->failed(watch->arg, watch->why);
 }
 

@@ -11,11 +11,13 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "checkpoint.h"
@@ -31,6 +33,7 @@ enum act {
 	ACT_SAVE,		/* writes all of it, then answers */
 	ACT_ANSWER_EARLY,	/* answers with only a little written */
 	ACT_REFUSE,		/* writes nothing */
+	ACT_WAIT,		/* waits for @go, then does as ACT_SAVE */
 };
 
 static enum act act;
@@ -39,6 +42,9 @@ static const char *events;
 static int server = -1;
 /* Whether it has written all; errno where it could not; -1: not yet. */
 static atomic_int written;
+static sem_t go;
+/* Seconds that the agent's clock is ahead; the linker puts us in (--wrap, see the Makefile). */
+static time_t ahead;
 
 static struct loop *loop;
 static struct qmp *qmp;
@@ -47,6 +53,17 @@ static struct checkpoint cp;
 static unsigned int stops, dones;
 static int done_err;
 static struct why done_why;
+
+int __real_clock_gettime(clockid_t id, struct timespec *ts);
+int __wrap_clock_gettime(clockid_t id, struct timespec *ts);
+
+int __wrap_clock_gettime(clockid_t id, struct timespec *ts)
+{
+	int err = __real_clock_gettime(id, ts);
+
+	ts->tv_sec += ahead;
+	return err;
+}
 
 static void say(int fd, const char *text)
 {
@@ -59,7 +76,7 @@ static void save(int fd, const char *line)
 	static const char key[] = "\"filename\":\"", id_key[] = "\"id\":";
 	static uint8_t state[STATE_BYTES];
 	const char *from = strstr(line, key), *id = strstr(line, id_key);
-	size_t len = act == ACT_SAVE ? sizeof(state) : 100, at;
+	size_t len = act == ACT_ANSWER_EARLY ? 100 : sizeof(state), at;
 	char path[64], answer[128];
 	ssize_t n = 0;
 	int out;
@@ -73,6 +90,8 @@ static void save(int fd, const char *line)
 		out = open(path, O_WRONLY);
 		if (out < 0)
 			tap_die("cannot open %s", path);
+		if (act == ACT_WAIT)
+			sem_wait(&go);
 		for (at = 0; at < len; at += (size_t)n) {
 			n = write(out, state + at, len - at);
 			if (n < 0)
@@ -220,6 +239,49 @@ static void test_pause(void)
 	tap_ok(protect_due(1000, 1300, 100, 0) == 1300, "one that took longer than the interval: at once");
 }
 
+/* Machines stand still: one that is itself a VM, for as long as somebody likes. */
+static void test_clock(void)
+{
+	fire(ACT_WAIT);
+	ahead += 461100;
+	UNTIL(dones, NSEC_PER_SEC / 2);
+	tap_ok(!dones, "a clock that jumps meanwhile ends nothing");
+	sem_post(&go);
+	UNTIL(stops || dones, PATIENCE_NS);
+	checkpoint_resume(&cp);
+	ahead += 461100;
+	tap_ok(UNTIL(dones, PATIENCE_NS) && !done_err && whole(), "the checkpoint comes to its end");
+}
+
+static void start(void)
+{
+	struct why why;
+
+	cp.stopped = on_stopped;
+	cp.done = on_done;
+	if (checkpoint_open(&cp, loop, qmp, &why))
+		tap_die("%s", why.text);
+}
+
+static void test_late(void)
+{
+	struct why why;
+
+	/* The one before was given up; QEMU's answer to that is still to come. */
+	checkpoint_close(&cp);
+	start();
+	UNTIL(!qmp_disarm(qmp, &why), PATIENCE_NS);
+	fire(ACT_WAIT);
+	ahead += 461100;
+	UNTIL(dones, NSEC_PER_SEC / 10);
+	ahead += CHECKPOINT_NS / NSEC_PER_SEC;
+	tap_ok(UNTIL(dones, PATIENCE_NS) && done_err == -ETIMEDOUT && !stops,
+	       "after that QEMU has its time once more, and not longer");
+	sem_post(&go);
+	tap_ok(UNTIL(atomic_load(&written) >= 0, PATIENCE_NS) && atomic_load(&written) == EPIPE,
+	       "it cannot write what nobody waits for");
+}
+
 int main(void)
 {
 	struct sockaddr_un sa = { .sun_family = AF_UNIX };
@@ -239,10 +301,7 @@ int main(void)
 	qmp = qmp_open(sa.sun_path, 5000, &why);
 	if (!qmp)
 		tap_die("%s", why.text);
-	cp.stopped = on_stopped;
-	cp.done = on_done;
-	if (checkpoint_open(&cp, loop, qmp, &why))
-		tap_die("%s", why.text);
+	start();
 	op = loop_poll(loop, qmp_fd(qmp), POLLIN, on_qmp, NULL);
 
 	fire(ACT_SAVE);
@@ -253,6 +312,7 @@ int main(void)
 	tap_ok(UNTIL(dones, PATIENCE_NS) && !done_err && whole(), "then its state is whole");
 
 	test_pause();
+	test_clock();
 	fire(ACT_REFUSE);
 	tap_ok(UNTIL(dones, PATIENCE_NS) && done_err && !stops && strstr(done_why.text, "no"),
 	       "a QEMU that refuses: an error, and its words");
@@ -270,6 +330,7 @@ int main(void)
 	tap_ok(UNTIL(atomic_load(&written) >= 0, PATIENCE_NS) && atomic_load(&written) == EPIPE &&
 	       !dones, "what is given up lets the guest go");
 	tap_ok(checkpoint_arm(&cp, &why) == -EPIPE, "there is no other one after that");
+	test_late();
 
 	loop_cancel(loop, op);
 	qmp_close(qmp);
