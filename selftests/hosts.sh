@@ -114,7 +114,8 @@ wait_line() {
 	timeout "$3" grep -q -m1 -E -- "$2" <&3 || found=1
 	kill "$tail_pid" 2>/dev/null
 	exec 3<&-
-	((!found)) || echo "no line '$2' in ${1##*/} within $3 s"
+	((!found)) || { echo "no line '$2' in ${1##*/} within $3 s; its last but a guest's counts:"
+		grep -v '^count ' "$1" | tail -n 5; }
 	return $found
 }
 
